@@ -1,0 +1,1 @@
+"""The fault laboratory: real servers, real clients, real faults, and an oracle."""
