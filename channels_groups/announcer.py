@@ -1,0 +1,118 @@
+"""Firing the signals, in the order of each group's revisions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from asgiref.sync import ThreadSensitiveContext
+from django.dispatch import Signal
+
+#: The groups whose receivers are running, outermost first, in this context.
+_announcing: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar(
+    "channels_groups_announcing", default=frozenset()
+)
+
+
+def check_not_announcing(group: str) -> frozenset[str]:
+    """Raise RuntimeError in a receiver of the group's signals, instead of a deadlock.
+
+    Return the groups whose receivers wait for what comes next.
+    """
+    groups = _announcing.get()
+    if group in groups:
+        raise RuntimeError(
+            f"A receiver of a signal of group {group!r} cannot wait for a join or "
+            "leave of this group, which comes after it: use Connection.set_group()."
+        )
+    return groups
+
+
+@dataclass
+class Announcement:
+    """The signals of one change, to be fired one after the other."""
+
+    sender: type
+    signals: list[tuple[Signal, dict[str, Any]]]
+    finished: asyncio.Future[None]
+    #: The groups whose receivers wait for this one.
+    waiting: frozenset[str] = field(default_factory=frozenset)
+
+    def has_receivers(self) -> bool:
+        return any(signal.has_listeners(self.sender) for signal, _ in self.signals)
+
+    def finish(self) -> None:
+        if not self.finished.done():
+            self.finished.set_result(None)
+
+
+class Announcer:
+    """Fires each group's signals one at a time, different groups' at the same time.
+
+    Sync receivers run in a thread of their own: the process' one thread-sensitive
+    thread may be blocked by a sync consumer that waits for these very signals.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queues: dict[str, deque[Announcement]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._thread: asyncio.Task[None] | None = None
+        self._context: contextvars.Context | None = None
+        self._stopping = asyncio.Event()
+
+    def announce(self, group: str, announcement: Announcement) -> None:
+        """Fire the signals after those announced before for the group."""
+        if group in self._queues:
+            self._queues[group].append(announcement)
+        elif announcement.has_receivers():
+            self._queues[group] = deque([announcement])
+            self._start(group)
+        else:
+            announcement.finish()
+
+    async def stop(self) -> None:
+        """Fire what has been announced and end the thread."""
+        while self._queues:
+            await asyncio.wait(self._tasks or [self._loop.create_task(_pause())])
+        self._stopping.set()
+        if self._thread:
+            await asyncio.wait([self._thread])
+
+    def _start(self, group: str) -> None:
+        if self._thread is None:
+            # Empty, so that no thread of a waiting consumer is inherited.
+            self._thread = contextvars.Context().run(
+                self._loop.create_task, self._hold_thread()
+            )
+        if self._context is not None:
+            task = self._context.copy().run(
+                self._loop.create_task, self._announce(group)
+            )
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _hold_thread(self) -> None:
+        async with ThreadSensitiveContext():
+            self._context = contextvars.copy_context()
+            for group in list(self._queues):
+                self._start(group)
+            await self._stopping.wait()
+
+    async def _announce(self, group: str) -> None:
+        queue = self._queues[group]
+        while queue:
+            announcement = queue[0]
+            _announcing.set(announcement.waiting | {group})
+            for signal, arguments in announcement.signals:
+                await signal.asend_robust(announcement.sender, **arguments)
+            announcement.finish()
+            queue.popleft()
+        del self._queues[group]
+
+
+async def _pause() -> None:
+    await asyncio.sleep(0)

@@ -1,0 +1,271 @@
+"""One live connection of this process: what comes in for it, what goes out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Coroutine
+
+from .exceptions import ConnectionClosed
+from .receiver import Receiver
+
+if TYPE_CHECKING:
+    from .groups import GroupChange
+    from .membership import Membership
+
+logger = logging.getLogger("channels_groups")
+
+Message = dict[str, Any]
+
+CONNECTING, OPEN, CLOSED = "connecting", "open", "closed"
+
+#: RFC 6455: try again later. For a client that does not read what it is sent.
+TRY_AGAIN_LATER = 1013
+
+
+class LocalConnection:
+    """A consumer's connection.
+
+    Frames from its groups go straight to the server's ``send``, past the
+    consumer. Everything that a handler has to see goes through its inbox, which
+    the consumer reads in place of its channel, so handlers run one at a time.
+    """
+
+    def __init__(
+        self,
+        consumer: Any,
+        scope: Message,
+        send: Callable[[Message], Coroutine[Any, Any, None]],
+        outbox: int,
+    ) -> None:
+        self.id = secrets.token_urlsafe(9)
+        self.consumer = consumer
+        self.scope = scope
+        #: Seconds since the epoch.
+        self.connected_at = time.time()
+        self.memberships: dict[str, Membership] = {}
+        #: The name of set_group()'s group.
+        self.current: str | None = None
+        #: Held while a set_group(), join_group() or leave_group() is under way.
+        self.lock = asyncio.Lock()
+        #: The application is ending: nothing is joined any more.
+        self.ended = False
+        self._loop = asyncio.get_running_loop()
+        self._is_websocket = scope["type"] == "websocket"
+        self._state = CONNECTING if self._is_websocket else OPEN
+        self._send = send
+        self._limit = outbox
+        self._outbox: deque[Message] = deque()
+        self._writer: asyncio.Task[None] | None = None
+        self._closer: asyncio.Task[None] | None = None
+        self._inbox: deque[Message] = deque()
+        self._arrival: asyncio.Future[None] | None = None
+        self._receiver: Receiver | None = None
+
+    @property
+    def channel_name(self) -> str:
+        name: str = self.consumer.channel_name
+        return name
+
+    def check_open(self) -> None:
+        if self.ended:
+            raise ConnectionClosed
+
+    # In: what handlers will see
+
+    def listen(self, layer: Any) -> None:
+        """Begin to read the consumer's channel."""
+        self._receiver = Receiver(layer, self.channel_name, self.take)
+
+    async def receive(self) -> Message:
+        """Return the next message of the inbox. May be cancelled without a loss."""
+        while not self._inbox:
+            self._arrival = self._loop.create_future()
+            await self._arrival
+        return self._inbox.popleft()
+
+    def put(self, message: Message) -> None:
+        """Put a message for a handler into the inbox.
+
+        A consumer that has fallen behind by as many as its client may is closed
+        like such a client.
+        """
+        if self.ended:
+            return
+        if len(self._inbox) >= self._limit:
+            self._close_slow("its handlers are")
+            return
+        self._append(message)
+
+    def tell(self, change: GroupChange) -> None:
+        """Put a change into the inbox, merged with one that still waits there."""
+        last = self._inbox[-1] if self._inbox else None
+        if last and last["type"] == "groups.change":
+            merged = last["change"].merge(change)
+            if merged:
+                last["change"] = merged
+                return
+        self.put({"type": "groups.change", "change": change})
+
+    def take(self, message: Message) -> None:
+        """Take a message that was sent to the consumer's channel."""
+        kind = message.get("type")
+        if kind == "groups.send":
+            self.write(to_frame(message))
+        elif kind == "groups.close":
+            self.close(message.get("code"), message.get("reason"))
+        else:
+            self.put(message)
+
+    # Out: what the client will see
+
+    async def send(self, message: Message) -> None:
+        """Send a message of the consumer: the ``send`` that it is given."""
+        kind = message["type"]
+        if self._state is CLOSED and kind.startswith("websocket."):
+            return  # As daphne does; other servers raise.
+        if kind == "websocket.close":
+            self._state = CLOSED
+            self._outbox.clear()
+        await self._send(message)
+        if kind == "websocket.accept" and self._state is CONNECTING:
+            self._state = OPEN
+            if self._outbox:
+                self._start_writer(None)
+
+    def write(self, frame: Message) -> None:
+        """Send a frame from a group, now if the client keeps up, else in its turn.
+
+        Before the handshake's end it is kept; after the close it is dropped.
+        """
+        if not self._is_websocket:
+            self.put({**frame, "type": "groups.frame"})
+        elif self._state is OPEN and self._writer is None:
+            rest = start(self._send(frame))
+            if rest is not None:
+                self._start_writer(rest)
+        elif self._state is not CLOSED:
+            self._outbox.append(frame)
+            if len(self._outbox) > self._limit:
+                self._close_slow("its client is")
+
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        """Close the connection from the server's side.
+
+        The consumer is told at once, so its memberships do not wait for a client
+        that does not answer.
+        """
+        if not self._is_websocket:
+            self._append({"type": "http.disconnect"})
+            return
+        if self._state is CLOSED:
+            return
+        message: Message = {"type": "websocket.close"}
+        if code is not None:
+            message["code"] = code
+        if reason:
+            message["reason"] = reason
+        self._state = CLOSED
+        self._outbox.clear()
+        self._closer = self._loop.create_task(
+            self._finish(self._send(message)), name=f"close connection {self.id}"
+        )
+        code = 1000 if code is None else code
+        self._append({"type": "websocket.disconnect", "code": code})
+
+    def close_with(self, code_and_reason: tuple[int | None, str | None]) -> None:
+        self.close(*code_and_reason)
+
+    async def finish(self) -> None:
+        """Stop what is still under way. Only to be called when ended is True."""
+        self._state = CLOSED
+        self._outbox.clear()
+        if self._receiver:
+            await self._receiver.stop()
+        if self._closer:
+            await asyncio.wait([self._closer], timeout=1)
+        for task in (self._writer, self._closer):
+            if task and not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+
+    # Below
+
+    def _append(self, message: Message) -> None:
+        self._inbox.append(message)
+        if self._arrival and not self._arrival.done():
+            self._arrival.set_result(None)
+
+    def _close_slow(self, who: str) -> None:
+        if self._state is not CLOSED:
+            logger.warning(
+                "Closed connection %s: %s more than %d messages behind.",
+                *(self.id, who, self._limit),
+            )
+            self.close(TRY_AGAIN_LATER, "too slow")
+
+    def _start_writer(self, rest: Awaitable[None] | None) -> None:
+        self._writer = self._loop.create_task(
+            self._drain(rest), name=f"write to connection {self.id}"
+        )
+
+    async def _drain(self, rest: Awaitable[None] | None) -> None:
+        try:
+            if rest is not None:
+                await self._finish(rest)
+            while self._outbox:
+                await self._finish(self._send(self._outbox.popleft()))
+        finally:
+            self._writer = None
+
+    async def _finish(self, sending: Awaitable[None]) -> None:
+        try:
+            await sending
+        except Exception:  # Servers differ in what they raise for a client gone.
+            logger.debug("Connection %s did not take a frame.", self.id, exc_info=True)
+
+
+def to_frame(message: Message) -> Message:
+    """Return the WebSocket frame of a message with "text" or "bytes"."""
+    kind = "text" if message.get("text") is not None else "bytes"
+    return {"type": "websocket.send", kind: message[kind]}
+
+
+class _Rest:
+    """The rest of a coroutine that has been started and waits for something."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None], waits_for: Any) -> None:
+        self._coroutine = coroutine
+        self._waits_for = waits_for
+
+    def __await__(self) -> Any:
+        waits_for = self._waits_for
+        while True:
+            try:
+                try:
+                    result = yield waits_for
+                except BaseException as error:
+                    waits_for = self._coroutine.throw(error)
+                else:
+                    waits_for = self._coroutine.send(result)
+            except StopIteration:
+                return
+
+
+def start(coroutine: Coroutine[Any, Any, None]) -> Awaitable[None] | None:
+    """Run a coroutine until it has to wait; return the rest, or None at its end.
+
+    A server's ``send`` seldom waits, and a task for each frame would cost more
+    than the frame. What waits is finished by a task, which sees the future that
+    the coroutine waits for as if it had awaited it itself.
+    """
+    try:
+        return _Rest(coroutine, coroutine.send(None))
+    except StopIteration:
+        return None
+    except Exception:  # As in LocalConnection._finish.
+        logger.debug("A connection did not take a frame.", exc_info=True)
+        return None

@@ -1,0 +1,356 @@
+"""The mixins: put one before the class of your consumer.
+
+``class Chat(AsyncGroupConsumerMixin, AsyncWebsocketConsumer)`` for an async
+consumer, ``class Chat(GroupConsumerMixin, WebsocketConsumer)`` for a sync one.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+from typing import Any
+
+from asgiref.sync import async_to_sync
+from channels import DEFAULT_CHANNEL_LAYER
+from channels.db import database_sync_to_async
+
+from . import names
+from .connection import LocalConnection, Message
+from .exceptions import GroupError, GroupRejected
+from .groups import Connection, ConnectionGroup, GroupChange
+from .manager import GroupManager, get_group_manager
+from .node import Node
+from .stores.base import Member
+
+logger = logging.getLogger("channels_groups")
+
+#: Bytes of JSON that a connection may tell about itself.
+MAX_INFO = 8 * 1024
+
+
+class _GroupConsumer:
+    """What both mixins share: the connection's life, and joining."""
+
+    #: None: the manager of the consumer's channel_layer_alias; or a GroupManager().
+    group_manager: GroupManager | None = None
+
+    channel_layer_alias = DEFAULT_CHANNEL_LAYER
+    channel_layer: Any
+    scope: Message
+
+    async def __call__(self, scope: Message, receive: Any, send: Any) -> Any:
+        self._groups: dict[str, ConnectionGroup] = {}
+        node, connection = Node.connect(self._manager, self, scope, send)
+        self._node, self._connection = node, connection
+        try:
+            return await super().__call__(  # type: ignore[misc]
+                scope, receive, connection.send
+            )
+        finally:
+            await node.disconnect(connection)
+
+    @property
+    def channel_receive(self) -> Any:
+        return self._connection.receive
+
+    @channel_receive.setter
+    def channel_receive(self, receive: Any) -> None:
+        """Read the inbox, which gets the channel's messages, in the channel's place.
+
+        ``AsyncConsumer.__call__`` of channels 4.3 sets it and then awaits it.
+        """
+        self._connection.listen(self.channel_layer)
+
+    @property
+    def group(self) -> ConnectionGroup | None:
+        """The group of set_group(), or None."""
+        current = self._connection.current
+        return None if current is None else self._groups[current]
+
+    @property
+    def group_name(self) -> str | None:
+        """The name of the group of set_group(), or None."""
+        return self._connection.current
+
+    @property
+    def joined_groups(self) -> frozenset[str]:
+        """The names of all groups that set_group() and join_group() have entered."""
+        return frozenset(self._groups)
+
+    @property
+    def connection(self) -> Connection:
+        """This connection, as other members see it."""
+        local = self._connection
+        membership = local.memberships.get(local.current or "")
+        if membership is not None:
+            return membership.public
+        member = Member(local.id, local.channel_name, None, {}, local.connected_at)
+        return self._manager.connection(member, self.group, local)
+
+    @property
+    def _manager(self) -> GroupManager:
+        return self.group_manager or get_group_manager(self.channel_layer_alias)
+
+    @classmethod
+    def _has_hooks(cls, mixin: type) -> bool:
+        hooks = ("group_join", "group_leave", "group_changed")
+        return any(getattr(cls, name) is not getattr(mixin, name) for name in hooks)
+
+    async def _set_group(
+        self, name: str | None, user_id: Any, info: Any, told: bool
+    ) -> ConnectionGroup | None:
+        local = self._connection
+        async with local.lock:
+            former = self.group
+            if name is None:
+                group = None
+            elif former is not None and former.name == name:
+                return former
+            else:
+                group = await self._enter(name, user_id, info, told)
+            local.current = None if group is None else group.name
+            if former is not None and former != group:
+                await self._leave(former)
+            return group
+
+    async def _join_group(
+        self, name: str, user_id: Any, info: Any, told: bool
+    ) -> ConnectionGroup:
+        async with self._connection.lock:
+            return await self._enter(name, user_id, info, told)
+
+    async def _leave_group(self, name: str) -> None:
+        local = self._connection
+        async with local.lock:
+            group = self._groups.get(names.check_name(name))
+            if group is not None:
+                if local.current == name:
+                    local.current = None
+                await self._leave(group)
+
+    async def _enter(
+        self, name: str, user_id: Any, info: Any, told: bool
+    ) -> ConnectionGroup:
+        """Ask the manager and join; do nothing for a group that it is in."""
+        local, manager = self._connection, self._manager
+        names.check_name(name)
+        local.check_open()
+        user_id, info = check_user_id(user_id), check_info(info)
+        member = Member(local.id, local.channel_name, user_id, info, local.connected_at)
+        asking = manager.connection(member, self.group, local)
+        group = await manager.aget_group(name, asking)
+        if group is None:
+            raise GroupRejected(f"The group manager rejected group {name!r}.")
+        if group.name in self._groups:
+            return self._groups[group.name]
+        limit = await _max_members(manager, group)
+        await self._node.join(local, group, user_id, info, limit, told)
+        self._groups[group.name] = group
+        return group
+
+    async def _leave(self, group: ConnectionGroup) -> None:
+        del self._groups[group.name]
+        await self._node.leave(self._connection, group, "left")
+
+    def _default_user_id(self) -> str | None:
+        user = self.scope.get("user")
+        if user is None or not getattr(user, "is_authenticated", False):
+            return None
+        return str(user.pk)
+
+
+class AsyncGroupConsumerMixin(_GroupConsumer):
+    """Give an async consumer groups that know who is in them.
+
+    The methods that enter a group raise GroupRejected, GroupFull, StoreUnavailable
+    (within two seconds of asking the store) or ConnectionClosed, and TypeError or
+    ValueError for a bad name, user id or info; the connection then stays where it
+    is.
+    """
+
+    async def set_group(self, name: str | None) -> ConnectionGroup | None:
+        """Enter a group and leave the one that set_group() entered before.
+
+        Return the group; None leaves without entering. In the store means it
+        receives: every message that is sent after this has returned arrives.
+        """
+        if name is None:
+            return await self._set_group(None, None, {}, False)
+        return await self._set_group(name, *await self._facts())
+
+    async def join_group(self, name: str) -> ConnectionGroup:
+        """Enter a further group beside set_group()'s."""
+        return await self._join_group(name, *await self._facts())
+
+    async def leave_group(self, name: str) -> None:
+        """Leave a group; the group of set_group() as set_group(None) does."""
+        await self._leave_group(name)
+
+    def get_group_user_id(self) -> Any:
+        """Return who this is, a str or None; may be overridden as async.
+
+        By default the primary key of an authenticated ``scope["user"]``.
+        """
+        return self._default_user_id()
+
+    def get_group_info(self) -> Any:
+        """Return a dict that the other members see; may be overridden as async.
+
+        It has to be JSON-serialisable, and no more than 8 KiB of JSON.
+        """
+        return {}
+
+    async def group_join(self, group: ConnectionGroup, connection: Connection) -> None:
+        """Called when another member has joined a group of mine."""
+
+    async def group_leave(self, group: ConnectionGroup, connection: Connection) -> None:
+        """Called when a member has left; for me too, while I am still open."""
+
+    async def group_changed(self, change: GroupChange) -> None:
+        """Called with all that CHANGE_INTERVAL has gathered; calls the other two."""
+        for connection in change.joined:
+            await self.group_join(change.group, connection)
+        for connection in change.left:
+            await self.group_leave(change.group, connection)
+
+    async def groups_change(self, message: Message) -> None:
+        await self.group_changed(message["change"])
+
+    async def groups_set_group(self, message: Message) -> None:
+        try:
+            await self.set_group(message["name"])
+        except GroupError as error:
+            _log_refusal(self._connection, message, error)
+
+    async def groups_frame(self, message: Message) -> None:
+        """Send what a group sends, for a consumer that has no WebSocket."""
+        body = message.get("bytes") or message["text"].encode()
+        await self.send_body(body, more_body=True)  # type: ignore[attr-defined]
+
+    async def _facts(self) -> tuple[Any, Any, bool]:
+        user_id, info = self.get_group_user_id(), self.get_group_info()
+        if inspect.isawaitable(user_id):
+            user_id = await user_id
+        if inspect.isawaitable(info):
+            info = await info
+        return user_id, info, self._has_hooks(AsyncGroupConsumerMixin)
+
+
+class GroupConsumerMixin(_GroupConsumer):
+    """Give a sync consumer groups that know who is in them.
+
+    See AsyncGroupConsumerMixin: the methods are the same, and what they raise.
+    """
+
+    def set_group(self, name: str | None) -> ConnectionGroup | None:
+        """Enter a group and leave the one that set_group() entered before."""
+        if name is None:
+            return async_to_sync(self._set_group)(None, None, {}, False)
+        return async_to_sync(self._set_group)(name, *self._facts())
+
+    def join_group(self, name: str) -> ConnectionGroup:
+        """Enter a further group beside set_group()'s."""
+        return async_to_sync(self._join_group)(name, *self._facts())
+
+    def leave_group(self, name: str) -> None:
+        """Leave a group; the group of set_group() as set_group(None) does."""
+        async_to_sync(self._leave_group)(name)
+
+    def get_group_user_id(self) -> str | None:
+        """Return who this is: the primary key of an authenticated ``scope["user"]``."""
+        return self._default_user_id()
+
+    def get_group_info(self) -> dict[str, Any]:
+        """Return a dict that the other members see, at most 8 KiB of JSON."""
+        return {}
+
+    def group_join(self, group: ConnectionGroup, connection: Connection) -> None:
+        """Called when another member has joined a group of mine."""
+
+    def group_leave(self, group: ConnectionGroup, connection: Connection) -> None:
+        """Called when a member has left; for me too, while I am still open."""
+
+    def group_changed(self, change: GroupChange) -> None:
+        """Called with all that CHANGE_INTERVAL has gathered; calls the other two."""
+        for connection in change.joined:
+            self.group_join(change.group, connection)
+        for connection in change.left:
+            self.group_leave(change.group, connection)
+
+    def groups_change(self, message: Message) -> None:
+        self.group_changed(message["change"])
+
+    def groups_set_group(self, message: Message) -> None:
+        try:
+            self.set_group(message["name"])
+        except GroupError as error:
+            _log_refusal(self._connection, message, error)
+
+    def _facts(self) -> tuple[Any, Any, bool]:
+        has_hooks = self._has_hooks(GroupConsumerMixin)
+        return self.get_group_user_id(), self.get_group_info(), has_hooks
+
+
+def check_user_id(user_id: Any) -> str | None:
+    """Return the user id, or raise TypeError if it is neither a str nor None."""
+    if user_id is not None and not isinstance(user_id, str):
+        raise TypeError(
+            "get_group_user_id() must return a str or None, not "
+            f"{type(user_id).__name__}."
+        )
+    return user_id
+
+
+def check_info(info: Any) -> dict[str, Any]:
+    """Return info as it comes out of JSON.
+
+    Raise TypeError that names the key which is not JSON-serialisable, ValueError
+    if all of it is more than 8 KiB.
+    """
+    if not isinstance(info, dict):
+        raise TypeError(
+            f"get_group_info() must return a dict, not {type(info).__name__}."
+        )
+    if not info:
+        return info
+    try:
+        encoded = json.dumps(info, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"get_group_info() has under {_find_bad_key(info)!r} what is not "
+            f"JSON-serialisable: {error}"
+        ) from error
+    if len(encoded) > MAX_INFO:
+        raise ValueError(
+            f"get_group_info() has {len(encoded):,} bytes of JSON; at most "
+            f"{MAX_INFO:,} are allowed."
+        )
+    decoded: dict[str, Any] = json.loads(encoded)
+    return decoded
+
+
+def _find_bad_key(info: dict[Any, Any]) -> Any:
+    for key, value in info.items():
+        try:
+            json.dumps({key: value}, allow_nan=False)
+        except (TypeError, ValueError):
+            return key
+    return None
+
+
+async def _max_members(manager: GroupManager, group: ConnectionGroup) -> int | None:
+    """Ask the manager, in a thread if the answer is the user's code."""
+    if type(manager).max_members is GroupManager.max_members:
+        return manager.max_members(group)
+    limit: int | None = await database_sync_to_async(manager.max_members)(group)
+    return limit
+
+
+def _log_refusal(
+    connection: LocalConnection, message: Message, error: GroupError
+) -> None:
+    logger.info(
+        "Connection %s was asked into group %r, which was refused: %s",
+        *(connection.id, message["name"], error),
+    )

@@ -1,0 +1,345 @@
+"""Groups and their members: what users hold in their hands."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, AsyncIterator, Iterable, Iterator, Union
+
+from asgiref.sync import async_to_sync
+
+from . import names
+from .connection import LocalConnection, Message
+from .exceptions import ConnectionClosed
+from .stores.base import Member
+
+if TYPE_CHECKING:
+    from .manager import GroupManager
+
+#: RFC 6455: a close frame holds 125 bytes, two of them for the code.
+MAX_REASON = 123
+
+
+class ConnectionGroup:
+    """A group of connections, by name.
+
+    A lazy handle: making one does no I/O and does not make the group, which comes
+    into being with its first member and vanishes with its last. Two handles of one
+    alias and name are equal. Everything that asks the store raises
+    StoreUnavailable within two seconds if there is no answer.
+    """
+
+    def __init__(self, name: str, manager: GroupManager) -> None:
+        self.name = names.check_name(name)
+        self.manager = manager
+
+    def __repr__(self) -> str:
+        return f"<ConnectionGroup {self.name!r} of {self.manager.alias!r}>"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ConnectionGroup):
+            return NotImplemented
+        return self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[str, str]:
+        return self.manager.alias, self.name
+
+    # Who is in it
+
+    async def acount(self) -> int:
+        """Return the number of connections in the whole cluster, in constant time."""
+        return await self.manager.store.count(self.name)
+
+    def count(self) -> int:
+        return async_to_sync(self.acount)()
+
+    async def auser_count(self) -> int:
+        """Return the number of distinct user ids."""
+        return await self.manager.store.user_count(self.name)
+
+    def user_count(self) -> int:
+        return async_to_sync(self.auser_count)()
+
+    async def ausers(self) -> set[str]:
+        """Return the distinct user ids."""
+        return await self.manager.store.users(self.name)
+
+    def users(self) -> set[str]:
+        return async_to_sync(self.ausers)()
+
+    async def aexists(self) -> bool:
+        """Return whether the group has a member."""
+        return await self.acount() > 0
+
+    def exists(self) -> bool:
+        return async_to_sync(self.aexists)()
+
+    async def aget(self, id: str) -> Connection | None:
+        """Return the member with that connection id, or None."""
+        member = await self.manager.store.member(self.name, id)
+        return None if member is None else self.manager.connection(member, self)
+
+    def get(self, id: str) -> Connection | None:
+        return async_to_sync(self.aget)(id)
+
+    async def __aiter__(self) -> AsyncIterator[Connection]:
+        """Iterate over the members, a page at a time.
+
+        Who is a member throughout is listed. A very large group that shrinks
+        meanwhile may have a member listed twice.
+        """
+        cursor = None
+        while True:
+            members, cursor = await self.manager.store.members(self.name, cursor)
+            for member in members:
+                yield self.manager.connection(member, self)
+            if cursor is None:
+                return
+
+    def __iter__(self) -> Iterator[Connection]:
+        page = async_to_sync(self.manager.store.members)
+        cursor = None
+        while True:
+            members, cursor = page(self.name, cursor)
+            for member in members:
+                yield self.manager.connection(member, self)
+            if cursor is None:
+                return
+
+    # Writing to all of it
+
+    async def asend(
+        self,
+        text_data: str | None = None,
+        bytes_data: bytes | None = None,
+        *,
+        exclude: Iterable[Connection | str] = (),
+    ) -> None:
+        """Send a WebSocket frame to every member's client.
+
+        Give one of text_data and bytes_data, else ValueError. ``exclude`` has
+        Connections or ids. Frames keep their order per sender and group; what the
+        channel layer drops (channels_redis core beyond ``capacity``) is lost.
+        """
+        payload = _payload(text_data, bytes_data)
+        await self._asend({"type": "groups.send", **payload, "exclude": _ids(exclude)})
+
+    def send(
+        self,
+        text_data: str | None = None,
+        bytes_data: bytes | None = None,
+        *,
+        exclude: Iterable[Connection | str] = (),
+    ) -> None:
+        async_to_sync(self.asend)(text_data, bytes_data, exclude=exclude)
+
+    async def asend_json(
+        self, content: Any, *, exclude: Iterable[Connection | str] = ()
+    ) -> None:
+        """Send JSON to every member's client. It is encoded once."""
+        await self.asend(json.dumps(content), exclude=exclude)
+
+    def send_json(
+        self, content: Any, *, exclude: Iterable[Connection | str] = ()
+    ) -> None:
+        async_to_sync(self.asend_json)(content, exclude=exclude)
+
+    async def asend_event(
+        self, message: Message, *, exclude: Iterable[Connection | str] = ()
+    ) -> None:
+        """Send a Channels message to every member's handler for ``message["type"]``."""
+        _check_event(message)
+        event = {"type": "groups.event", "message": message}
+        await self._asend({**event, "exclude": _ids(exclude)})
+
+    def send_event(
+        self, message: Message, *, exclude: Iterable[Connection | str] = ()
+    ) -> None:
+        async_to_sync(self.asend_event)(message, exclude=exclude)
+
+    async def aclose_all(
+        self, code: int | None = None, reason: str | None = None
+    ) -> None:
+        """Close every member's connection.
+
+        ``code`` is 1000 or from 3000 to 4999, else ValueError; ``reason`` has up
+        to 123 bytes, and daphne drops it. Returns when all processes are asked.
+        """
+        await self._asend(close_message("groups.close", code, reason))
+
+    def close_all(self, code: int | None = None, reason: str | None = None) -> None:
+        async_to_sync(self.aclose_all)(code, reason)
+
+    async def _asend(self, message: Message) -> None:
+        name = names.own_name(self.name)
+        layer = self.manager.channel_layer
+        await layer.group_send(name, {**message, "group": self.name})
+
+
+class Connection:
+    """One connection, in this or another process.
+
+    id: short and opaque, stable for the connection's life;
+    channel_name: the consumer's channel; user_id: a str or None; info: a dict;
+    joined_at: an aware datetime; group: the group that it was found in.
+    """
+
+    def __init__(
+        self,
+        member: Member,
+        group: ConnectionGroup | None,
+        manager: GroupManager,
+        local: LocalConnection | None,
+    ) -> None:
+        self.id = member.id
+        self.channel_name = member.channel_name
+        self.user_id = member.user_id
+        self.info = member.info
+        self.joined_at = datetime.fromtimestamp(member.joined_at, timezone.utc)
+        self.group = group
+        self._manager = manager
+        self._local = local
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.id} of {self.user_id!r}>"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Connection):
+            return NotImplemented
+        return self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[str, str]:
+        return self._manager.alias, self.id
+
+    @property
+    def scope(self) -> Message | None:
+        """The ASGI scope in the process that owns the connection, else None."""
+        return self._local.scope if self._local else None
+
+    async def asend(
+        self, text_data: str | None = None, bytes_data: bytes | None = None
+    ) -> None:
+        """Send a WebSocket frame to the client. Give one of the two.
+
+        A connection that is gone takes it without an error.
+        """
+        payload = _payload(text_data, bytes_data)
+        await self._asend({"type": "groups.send", **payload})
+
+    def send(
+        self, text_data: str | None = None, bytes_data: bytes | None = None
+    ) -> None:
+        async_to_sync(self.asend)(text_data, bytes_data)
+
+    async def asend_json(self, content: Any) -> None:
+        """Send JSON to the client."""
+        await self.asend(json.dumps(content))
+
+    def send_json(self, content: Any) -> None:
+        async_to_sync(self.asend_json)(content)
+
+    async def asend_event(self, message: Message) -> None:
+        """Send a Channels message to the consumer's handler for ``message["type"]``."""
+        _check_event(message)
+        await self._asend(message)
+
+    def send_event(self, message: Message) -> None:
+        async_to_sync(self.asend_event)(message)
+
+    async def aclose(self, code: int | None = None, reason: str | None = None) -> None:
+        """Close the connection; code and reason as in ConnectionGroup.aclose_all()."""
+        await self._asend(close_message("groups.close", code, reason))
+
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        async_to_sync(self.aclose)(code, reason)
+
+    async def aset_group(self, name: str | None) -> None:
+        """Ask the connection's process to call set_group(), and return when asked.
+
+        The group manager decides there; a refusal is logged there. Raise
+        ConnectionClosed if the connection was of this process and is gone.
+        """
+        if name is not None:
+            names.check_name(name)
+        if self._local and self._local.ended:
+            raise ConnectionClosed
+        await self._asend({"type": "groups.set_group", "name": name})
+
+    def set_group(self, name: str | None) -> None:
+        async_to_sync(self.aset_group)(name)
+
+    async def _asend(self, message: Message) -> None:
+        await self._manager.channel_layer.send(self.channel_name, message)
+
+
+@dataclass(frozen=True)
+class GroupChange:
+    """What happened to a group, as one of its members is told.
+
+    joined, left: Connections, in order; all of joined came before any of left;
+    count, user_count, revision: of the group after it.
+    """
+
+    group: ConnectionGroup
+    joined: tuple[Connection, ...]
+    left: tuple[Connection, ...]
+    count: int
+    user_count: int
+    revision: int
+
+    def merge(self, later: GroupChange) -> GroupChange | None:
+        """Return both changes in one, or None where the order would be lost."""
+        if later.group != self.group or not set(self.left).isdisjoint(later.joined):
+            return None
+        newer = later if later.revision > self.revision else self
+        return GroupChange(
+            self.group,
+            self.joined + later.joined,
+            self.left + later.left,
+            newer.count,
+            newer.user_count,
+            newer.revision,
+        )
+
+
+def close_message(kind: str, code: int | None, reason: str | None) -> Message:
+    """Return the message that closes connections, or raise TypeError or ValueError."""
+    if code is not None and (not isinstance(code, int) or isinstance(code, bool)):
+        raise TypeError(f"A close code must be an int, not {type(code).__name__}.")
+    if code is not None and code != 1000 and not 3000 <= code <= 4999:
+        raise ValueError(f"A close code is 1000 or from 3000 to 4999, not {code}.")
+    if reason is not None and len(reason.encode()) > MAX_REASON:
+        raise ValueError(f"A close reason has at most {MAX_REASON} bytes.")
+    return {"type": kind, "code": code, "reason": reason}
+
+
+def _payload(text_data: str | None, bytes_data: bytes | None) -> Message:
+    if (text_data is None) == (bytes_data is None):
+        raise ValueError("Give one of text_data and bytes_data.")
+    if text_data is not None:
+        if not isinstance(text_data, str):
+            raise TypeError(f"text_data must be a str, not {type(text_data).__name__}.")
+        return {"text": text_data}
+    if not isinstance(bytes_data, bytes):
+        raise TypeError(f"bytes_data must be bytes, not {type(bytes_data).__name__}.")
+    return {"bytes": bytes_data}
+
+
+def _check_event(message: Message) -> None:
+    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+        raise ValueError('An event is a dict with a str under "type".')
+
+
+def _ids(connections: Iterable[Union[Connection, str]]) -> list[str]:
+    if isinstance(connections, (str, Connection)):
+        raise TypeError("exclude takes several Connections or ids, not one.")
+    return [one.id if isinstance(one, Connection) else one for one in connections]

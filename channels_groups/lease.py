@@ -1,0 +1,193 @@
+"""A node's lease: renew, report, evict the dead, announce what they leave."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Sequence
+
+from .exceptions import StoreUnavailable
+from .receiver import RETRY
+from .stores.base import Eviction, Renewal
+
+if TYPE_CHECKING:
+    from .shard import Shard
+
+logger = logging.getLogger("channels_groups")
+
+#: Members that one call evicts. A script blocks the server for as long as it runs.
+BATCH = 100
+#: Renewals in a row before a node may evict: after an outage all leases have run
+#: out, and everybody gets the time to renew.
+RENEWALS = 2
+
+
+class Lease:
+    """The heartbeat of one node in one shard.
+
+    It renews the lease, evicts the nodes whose lease has run out and announces
+    their members' leaves. It also keeps the log of outages: one line when one
+    begins, one when it ends.
+    """
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+        self._settings = shard.node.settings
+        self._loop = shard.node.loop
+        self._task: asyncio.Task[None] | None = None
+        self._eviction: asyncio.Task[None] | None = None
+        self._renewals = 0
+        self._renewed = self._loop.time()
+        self._waiting: list[asyncio.Future[None]] = []
+        self._evictions = 0
+        self._failed_at: float | None = None
+        self._stopping = False
+        #: What the store last failed with, until it answers again.
+        self.error: StoreUnavailable | None = None
+
+    def start(self) -> None:
+        self._stopping = False
+        self._renewals = 0
+        self._task = self._loop.create_task(
+            self._beat(), name=f"renew the lease of shard {self._shard.index}"
+        )
+
+    async def stop(self) -> None:
+        """Stop renewing. An eviction that has begun is announced before."""
+        self._stopping = True
+        if self._task:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        if self._eviction:
+            await asyncio.wait([self._eviction])
+
+    async def renew(self) -> Renewal:
+        """Renew once; let the shard start over if the store says so."""
+        shard = self._shard
+        assert shard.incarnation
+        renewal = await shard.store.renew(
+            shard.index,
+            shard.incarnation,
+            shard.epoch,
+            self._settings.lease,
+            self._settings.renewal,
+        )
+        if renewal.state == "alive":
+            shard.epoch = renewal.epoch
+        else:
+            self._renewals = 0
+            shard.start_over(renewal.state)
+        return renewal
+
+    async def evict_overdue(self) -> None:
+        """Evict whoever may be evicted now, and return when they are out."""
+        while self._renewals < RENEWALS:
+            waiter = self._loop.create_future()
+            self._waiting.append(waiter)
+            await waiter
+        self._evict((await self.renew()).overdue)
+        if self._eviction:
+            await asyncio.wait([self._eviction])
+
+    def fail(self, error: StoreUnavailable) -> None:
+        """Note that the store did not answer."""
+        self.error = error
+        self._renewals = 0
+        if self._failed_at is None:
+            self._failed_at = self._loop.time()
+            logger.error("Group membership is unavailable: %s", error)
+
+    def succeed(self) -> None:
+        """Note that the store answered."""
+        self.error = None
+        if self._failed_at is not None:
+            seconds = self._loop.time() - self._failed_at
+            self._failed_at = None
+            logger.warning("Group membership is back after %.1f s.", seconds)
+
+    async def _beat(self) -> None:
+        while True:
+            try:
+                await self._renew_and_evict()
+                pause = self._settings.renewal
+            except StoreUnavailable as error:
+                self.fail(error)
+                pause = min(RETRY, self._settings.renewal)
+            except Exception:
+                logger.exception("A heartbeat failed; the next one follows.")
+                pause = self._settings.renewal
+            await asyncio.sleep(pause)
+
+    async def _renew_and_evict(self) -> None:
+        now = self._loop.time()
+        if now - self._renewed > 3 * self._settings.renewal:
+            # This process was frozen; others may have been too, as on a laptop.
+            self._renewals = 0
+        renewal = await self.renew()
+        self._renewed = self._loop.time()
+        self.succeed()
+        if renewal.state != "alive":
+            return
+        self._renewals += 1
+        if self._renewals >= RENEWALS:
+            self._evict(renewal.overdue)
+            waiting, self._waiting = self._waiting, []
+            for waiter in waiting:
+                if not waiter.done():
+                    waiter.set_result(None)
+        self._shard.refresh()
+
+    def _evict(self, overdue: Sequence[str]) -> None:
+        """Evict in a task of its own: the next renewal does not wait for it."""
+        if overdue and (self._eviction is None or self._eviction.done()):
+            self._eviction = self._loop.create_task(
+                self._evict_all(overdue), name="evict lost processes"
+            )
+
+    async def _evict_all(self, overdue: Sequence[str]) -> None:
+        for dead in overdue:
+            members = 0
+            done = False
+            while not done:
+                eviction = await self._evict_some(dead)
+                if eviction is None:
+                    return
+                for loss in eviction.losses:
+                    self._shard.announce_loss(loss)
+                try:
+                    await self._shard.discard(eviction.entries)
+                except StoreUnavailable as error:
+                    self.fail(error)  # The layer drops them after group_expiry.
+                members += len(eviction.losses)
+                done = eviction.done
+            if members:
+                logger.warning(
+                    "A process was lost; %d of its memberships ended here.", members
+                )
+
+    async def _evict_some(self, dead: str) -> Eviction | None:
+        """Evict a batch, again and again until the store's answer is here.
+
+        Without the answer nobody would hear of these members' leaves.
+        """
+        shard = self._shard
+        assert shard.incarnation
+        node = shard.incarnation
+        self._evictions += 1
+        sequence = self._evictions
+        while True:
+            try:
+                return await shard.store.evict(
+                    shard.index,
+                    node,
+                    sequence,
+                    dead,
+                    self._settings.lease,
+                    self._settings.renewal,
+                    BATCH,
+                )
+            except StoreUnavailable as error:
+                self.fail(error)
+                if self._stopping:
+                    return None
+                await asyncio.sleep(RETRY)

@@ -1,0 +1,113 @@
+"""The local truth: which connections of this node are in which groups."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Callable
+
+from .connection import LocalConnection, Message
+from .stores.base import Entry, Member
+
+if TYPE_CHECKING:
+    from .groups import Connection, ConnectionGroup
+    from .receiver import Receiver
+    from .shard import Request
+
+JOINING, JOINED, LEAVING, ENDED = "joining", "joined", "leaving", "ended"
+
+
+class Membership:
+    """One connection in one group, from the wish to join to the last word of it."""
+
+    def __init__(
+        self,
+        group: ConnectionGroup,
+        connection: LocalConnection,
+        member: Member,
+        told: bool,
+    ) -> None:
+        self.group = group
+        self.connection = connection
+        self.member = member
+        #: Its consumer has hooks.
+        self.told = told
+        self.state = JOINING
+        self.revision = 0
+        #: The store has said that it is a member, and not yet that it is none.
+        self.committed = False
+        #: Its client and handlers get nothing any more, whatever the store says.
+        self.silent = False
+        #: The join on its way to the store.
+        self.request: Request | None = None
+        #: What arrives between the wish to join and the store's answer.
+        self._held: list[Callable[[], None]] = []
+
+    @property
+    def public(self) -> Connection:
+        return self.group.manager.connection(self.member, self.group)
+
+    def deliver(self, action: Callable[[Any], None], argument: Any) -> None:
+        """Do ``action(argument)`` if a member, later if it is still to be decided."""
+        if self.state is JOINING:
+            self._held.append(lambda: action(argument))
+        elif not self.silent:
+            action(argument)
+
+    def begin(self) -> None:
+        """Wish to join."""
+        self.state = JOINING
+        self.silent = False
+        self.connection.memberships[self.group.name] = self
+
+    def admit(self, revision: int) -> None:
+        """Be a member from now on."""
+        self.state = JOINED
+        self.committed = True
+        self.revision = revision
+        held, self._held = self._held, []
+        for action in held:
+            action()
+
+    def silence(self) -> None:
+        """Receive nothing from now on."""
+        self.silent = True
+        self._held.clear()
+        memberships = self.connection.memberships
+        if memberships.get(self.group.name) is self:
+            del memberships[self.group.name]
+
+    def end(self) -> None:
+        """Be no member, by the store's word."""
+        self.state = ENDED
+        self.committed = False
+        self.silence()
+
+
+class LocalGroup:
+    """A group with members on this node, and the node's place in the layer's groups."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.members: dict[Membership, None] = {}
+        #: The node's channels are in the layer's groups.
+        self.entered = False
+        #: The layer's groups and the channels of this node that are to be in them.
+        self.entries: list[Entry] = []
+        #: Where other code's messages to the group arrive.
+        self.plain: Receiver | None = None
+
+    def write(self, frame: Message, exclude: frozenset[str]) -> None:
+        """Send a frame to every member's client."""
+        for membership in list(self.members):
+            if membership.member.id not in exclude:
+                membership.deliver(membership.connection.write, dict(frame))
+
+    def put(self, message: Message, exclude: frozenset[str] = frozenset()) -> None:
+        """Give a message to every member's handlers."""
+        for membership in list(self.members):
+            if membership.member.id not in exclude:
+                membership.deliver(membership.connection.put, dict(message))
+
+    def close(self, code: int | None, reason: str | None) -> None:
+        """Close every member's connection."""
+        for membership in list(self.members):
+            membership.deliver(membership.connection.close_with, (code, reason))

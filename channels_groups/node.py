@@ -1,0 +1,142 @@
+"""The live connections of one event loop and channel layer alias."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, Callable, Coroutine, TypeVar
+
+from . import shutdown
+from .announcer import Announcer
+from .changes import Changes
+from .connection import LocalConnection, Message
+from .membership import Membership
+from .shard import Shard
+from .stores.base import Member
+
+if TYPE_CHECKING:
+    from .groups import ConnectionGroup
+    from .manager import GroupManager
+
+T = TypeVar("T")
+
+_nodes: dict[tuple[asyncio.AbstractEventLoop, str], Node] = {}
+
+
+def find_node(alias: str) -> Node | None:
+    """Return the running event loop's node for an alias, if it has connections."""
+    return _nodes.get((asyncio.get_running_loop(), alias))
+
+
+class Node:
+    """Made by the first connection of its event loop and gone with the last.
+
+    It joins and leaves groups for its connections. Each operation runs in a task
+    of the node, so a consumer that is cancelled, even twice, never leaves half of
+    one behind.
+    """
+
+    def __init__(self, manager: GroupManager) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.manager = manager
+        self.alias = manager.alias
+        self.settings = manager.settings
+        self.layer = manager.channel_layer
+        self.store = manager.store
+        self.connections: dict[str, LocalConnection] = {}
+        self.announcer = Announcer()
+        self.changes = Changes(manager, self.settings.change_interval)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.store.attach()
+        self._shards = [Shard(self, index) for index in range(self.store.shards)]
+        self._hook = shutdown.add(self)
+
+    @classmethod
+    def connect(
+        cls,
+        manager: GroupManager,
+        consumer: Any,
+        scope: Message,
+        send: Callable[[Message], Coroutine[Any, Any, None]],
+    ) -> tuple[Node, LocalConnection]:
+        """Return the running loop's node with a new connection in it."""
+        for loop, alias in list(_nodes):
+            if loop.is_closed():
+                del _nodes[loop, alias]
+        key = asyncio.get_running_loop(), manager.alias
+        node = _nodes.get(key)
+        if node is None:
+            node = _nodes[key] = cls(manager)
+        connection = LocalConnection(consumer, scope, send, node.settings.outbox)
+        node.connections[connection.id] = connection
+        return node, connection
+
+    async def join(
+        self,
+        connection: LocalConnection,
+        group: ConnectionGroup,
+        user_id: str | None,
+        info: dict[str, Any],
+        limit: int | None,
+        told: bool,
+    ) -> None:
+        """Make a connection a member; see Shard.join() for what it raises."""
+        connection.check_open()
+        channel_name = connection.channel_name
+        member = Member(connection.id, channel_name, user_id, info, time.time())
+        membership = Membership(group, connection, member, told)
+        await self._shard(group).join(membership, limit)
+
+    async def leave(
+        self, connection: LocalConnection, group: ConnectionGroup, reason: str
+    ) -> None:
+        """End a membership. Return when it is done, or remembered if it cannot be."""
+        membership = connection.memberships.get(group.name)
+        if membership is not None:
+            await self._leave(membership, reason)
+
+    async def disconnect(self, connection: LocalConnection) -> None:
+        """End a connection and its memberships, whatever happens to the caller."""
+        await asyncio.shield(
+            self._spawn(self._disconnect(connection), f"end {connection.id}")
+        )
+
+    async def shutdown(self) -> None:
+        """End every connection's memberships: the process is told to stop."""
+        connections = list(self.connections.values())
+        await asyncio.gather(*(self._disconnect(one) for one in connections))
+
+    def _shard(self, group: ConnectionGroup) -> Shard:
+        return self._shards[self.store.shard(group.name)]
+
+    async def _leave(self, membership: Membership, reason: str) -> None:
+        shard = self._shard(membership.group)
+        request = shard.leave(membership, reason)
+        if request is not None:
+            await shard.wait(request)
+
+    async def _disconnect(self, connection: LocalConnection) -> None:
+        connection.ended = True
+        memberships = list(connection.memberships.values())
+        leaves = (self._leave(one, "disconnected") for one in memberships)
+        await asyncio.gather(*leaves)
+        await connection.finish()
+        if self.connections.pop(connection.id, None) and not self.connections:
+            await self._close()
+
+    async def _close(self) -> None:
+        """Go with the last connection. The next one makes another node."""
+        key = self.loop, self.alias
+        if _nodes.get(key) is self:
+            del _nodes[key]
+        await asyncio.gather(*(shard.close() for shard in self._shards))
+        await self.changes.stop()
+        await self.announcer.stop()
+        await self.store.detach()
+        shutdown.remove(self._hook)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        task = self.loop.create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

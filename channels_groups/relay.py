@@ -1,0 +1,200 @@
+"""From the channel layer to this node's connections."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Iterable
+
+from . import names
+from .connection import LocalConnection, Message, to_frame
+from .exceptions import StoreUnavailable
+from .membership import LocalGroup
+from .receiver import Receiver, StopReceiving
+from .stores.base import BaseStore, Entry
+
+if TYPE_CHECKING:
+    from .changes import Changes
+
+logger = logging.getLogger("channels_groups")
+
+#: Seconds until a call of the layer counts as unanswered.
+TIMEOUT = 1.5
+#: Calls of the layer under way at once: a pool of redis-py 8 has 100 connections.
+CALLS = 20
+
+
+class Relay:
+    """One channel of this node for all that the library sends to its groups."""
+
+    def __init__(
+        self,
+        layer: Any,
+        store: BaseStore,
+        shard: int,
+        connections: dict[str, LocalConnection],
+        groups: dict[str, LocalGroup],
+        changes: Changes,
+        plain: bool,
+    ) -> None:
+        self._layer = layer
+        self._store = store
+        self._shard = shard
+        self._connections = connections
+        self._groups = groups
+        self._changes = changes
+        self._plain = plain
+        self._receiver: Receiver | None = None
+        self._heard: dict[str, asyncio.Future[None]] = {}
+        self._calls = asyncio.Semaphore(CALLS)
+        self._kinds: dict[str, Callable[[Message], None]] = {
+            "groups.send": self._send,
+            "groups.event": self._event,
+            "groups.change": self._change,
+            "groups.close": self._close,
+            "groups.close_all": self._close_all,
+            "groups.hello": self._hello,
+            "groups.stop": self._stop,
+        }
+
+    @property
+    def channel(self) -> str:
+        return self._receiver.channel if self._receiver else ""
+
+    async def start(self) -> None:
+        """Take a new channel and read it."""
+        channel = await self._call(self._layer.new_channel())
+        self._receiver = Receiver(self._layer, channel, self._handle)
+
+    async def stop(self) -> None:
+        """Stop by a message to itself.
+
+        Cancelling ``receive()`` of channels_redis core while a message arrives
+        would leave a key behind.
+        """
+        receiver, self._receiver = self._receiver, None
+        if receiver is None:
+            return
+        try:
+            await self._call(
+                self._layer.send(receiver.channel, {"type": "groups.stop"})
+            )
+            await receiver.wait(TIMEOUT)
+        except StoreUnavailable:
+            pass
+        await receiver.stop()
+
+    async def enter(self, group: LocalGroup) -> None:
+        """Add this node to the layer's groups of a group, as far as commits do not."""
+        group.entries = [Entry(names.own_name(group.name), self.channel)]
+        if self._plain:
+            if group.plain is None:
+                channel = await self._call(self._layer.new_channel())
+                group.plain = Receiver(self._layer, channel, group.put)
+            entry = Entry(names.plain_name(group.name), group.plain.channel)
+            group.entries.append(entry)
+        for entry in self._others(group):
+            await self._call(self._layer.group_add(*entry))
+        if not self._store.layer_confirms:
+            await self.hear(group.entries[0].group)
+        group.entered = True
+
+    async def refresh(self, group: LocalGroup) -> None:
+        """Add this node to the layer's groups of a group once more."""
+        for entry in group.entries:
+            await self._call(self._layer.group_add(*entry))
+
+    async def exit(self, group: LocalGroup) -> None:
+        """Take this node out of the layer's groups of a group."""
+        group.entered = False
+        for entry in self._others(group):
+            await self.discard(entry)
+        plain, group.plain = group.plain, None
+        if plain is not None:
+            await plain.stop()
+
+    async def discard(self, entry: Entry) -> None:
+        """Take a channel out of a group of the layer."""
+        await self._call(self._layer.group_discard(*entry))
+
+    def _others(self, group: LocalGroup) -> list[Entry]:
+        """Return the entries that commits do not write."""
+        adds = self._store.adds
+        return [one for one in group.entries if not adds(self._shard, one)]
+
+    async def hear(self, group: str | None = None) -> None:
+        """Send a message to oneself, or to the layer's group, until it is heard."""
+        nonce = secrets.token_hex(8)
+        heard = self._heard[nonce] = asyncio.get_running_loop().create_future()
+        message = {"type": "groups.hello", "nonce": nonce}
+        try:
+            for _ in range(3):
+                if group is None:
+                    await self._call(self._layer.send(self.channel, message))
+                else:
+                    await self._call(self._layer.group_send(group, message))
+                if (await asyncio.wait([heard], timeout=TIMEOUT / 3))[0]:
+                    return
+            raise StoreUnavailable("The channel layer did not carry a message in time.")
+        finally:
+            del self._heard[nonce]
+
+    async def _call(self, call: Awaitable[Any]) -> Any:
+        """Await the layer, within bounds; the only place that maps its errors."""
+        async with self._calls:
+            try:
+                return await asyncio.wait_for(call, TIMEOUT)
+            except Exception as error:  # A layer may raise anything.
+                why = str(error) or type(error).__name__
+                raise StoreUnavailable(
+                    f"The channel layer did not answer: {why}."
+                ) from error
+
+    # What arrives
+
+    def _handle(self, message: Message) -> None:
+        kind = self._kinds.get(message["type"])
+        if kind is None:
+            logger.warning("A node got a message of unknown type %r.", message["type"])
+        else:
+            kind(message)
+
+    def _send(self, message: Message) -> None:
+        group = self._groups.get(message["group"])
+        if group:
+            group.write(to_frame(message), frozenset(message["exclude"]))
+
+    def _event(self, message: Message) -> None:
+        group = self._groups.get(message["group"])
+        if group:
+            group.put(message["message"], frozenset(message["exclude"]))
+
+    def _change(self, message: Message) -> None:
+        group = self._groups.get(message["group"])
+        if group:
+            self._changes.tell(group, message)
+
+    def _close(self, message: Message) -> None:
+        group = self._groups.get(message["group"])
+        if group:
+            group.close(message["code"], message["reason"])
+
+    def _close_all(self, message: Message) -> None:
+        for connection in list(self._connections.values()):
+            connection.close(message["code"], message["reason"])
+
+    def _hello(self, message: Message) -> None:
+        heard = self._heard.get(message["nonce"])
+        if heard and not heard.done():
+            heard.set_result(None)
+
+    def _stop(self, message: Message) -> None:
+        raise StopReceiving
+
+
+async def gather_all(calls: Iterable[Awaitable[None]]) -> None:
+    """Wait for all, then raise what the first failed with."""
+    for result in await asyncio.gather(*calls, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result

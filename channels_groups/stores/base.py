@@ -1,0 +1,267 @@
+"""What a membership store does: the contract that every store keeps.
+
+A store holds who is in which group, in one or several shards. A shard is written
+by *nodes* (one event loop of one process each), under a lease. It decides alone,
+atomically, who created a group and who left it last: that is why each change is
+answered once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Mapping, NamedTuple, Sequence, Union
+
+from channels_groups.exceptions import GroupError
+
+#: Rows of a listing that are held in memory at once.
+PAGE = 500
+
+
+class Incarnation(NamedTuple):
+    """A node's identity in one shard. A node that loses its lease takes a new one."""
+
+    id: str
+    channel: str
+
+
+class Entry(NamedTuple):
+    """A channel in a group of the channel layer."""
+
+    group: str
+    channel: str
+
+
+class Member(NamedTuple):
+    """One connection in one group, as it is stored and told.
+
+    ``joined_at`` is in seconds since the epoch, ``info`` is plain JSON.
+    """
+
+    id: str
+    channel_name: str
+    user_id: str | None
+    info: dict[str, Any]
+    joined_at: float
+
+
+@dataclass(frozen=True)
+class Join:
+    """Make ``member`` a member of ``group`` unless ``limit`` members are in it.
+
+    ``told``: its consumer has hooks and wants to be told of changes.
+    """
+
+    group: str
+    member: Member
+    limit: int | None = None
+    told: bool = False
+
+
+@dataclass(frozen=True)
+class Leave:
+    """End the membership that a Join with the same values began."""
+
+    group: str
+    member: Member
+    told: bool = False
+
+
+Operation = Union[Join, Leave]
+
+
+@dataclass(slots=True)
+class Answer:
+    """What one operation did.
+
+    outcome: "created" (joined, as the first), "joined", "left", "destroyed" (left,
+    as the last), "full", or "unchanged" (already in, or already out);
+    count, user_count: of the whole group after it;
+    revision: grows with each change of a group, for ever;
+    told: some member of the group, in some process, wants to be told.
+    """
+
+    outcome: str
+    count: int
+    user_count: int
+    revision: int
+    told: bool
+
+
+class Loss(NamedTuple):
+    """A membership that ended with its process. Its answer is as of a Leave's."""
+
+    group: str
+    member: Member
+    answer: Answer
+
+
+class Eviction(NamedTuple):
+    """A batch of a dead node's members; ``done`` when none is left of it.
+
+    ``entries`` are what the survivor has to discard from the layer's groups.
+    """
+
+    losses: list[Loss]
+    entries: list[Entry]
+    done: bool
+
+
+class Renewal(NamedTuple):
+    """state: "alive"; "lost", the lease is gone and with it the identity; or
+    "emptied", the store lost its data and wants it back from the living;
+    epoch: names the store's present data; overdue: the nodes that may be evicted.
+    """
+
+    state: str
+    epoch: str
+    overdue: list[str]
+
+
+class LeaseLost(GroupError):
+    """The store does not know this incarnation of the node."""
+
+
+class StoreRebuilding(GroupError):
+    """The store was emptied and takes only what the living nodes write back."""
+
+
+class BaseStore(ABC):
+    """Keep memberships for one channel layer.
+
+    Every method may raise StoreUnavailable, within two seconds. ``now`` is the
+    store's own clock: nodes' clocks are never compared.
+    """
+
+    #: How many independent parts there are; groups are spread over them.
+    shards = 1
+    #: A group_add() of the layer that has returned has reached its server.
+    layer_confirms = True
+
+    @abstractmethod
+    def shard(self, group: str) -> int:
+        """Return the number of the shard that holds ``group``."""
+
+    def adds(self, shard: int, entry: Entry) -> bool:
+        """Return whether commits add such an entry to the layer's groups themselves."""
+        return False
+
+    def attach(self) -> None:
+        """Keep connections for this event loop until detach()."""
+
+    async def detach(self) -> None:
+        """Close what attach() keeps. Called as often as attach()."""
+
+    # Written by nodes
+
+    @abstractmethod
+    async def register(
+        self, shard: int, node: Incarnation, epoch: str, lease: float
+    ) -> str:
+        """Give ``node`` a lease of so many seconds and return the epoch.
+
+        ``epoch`` is the one the node knew, or "" for a new node.
+        """
+
+    @abstractmethod
+    async def renew(
+        self,
+        shard: int,
+        node: Incarnation,
+        epoch: str,
+        lease: float,
+        renewal: float,
+    ) -> Renewal:
+        """Put off the lease's end and report the nodes that may be evicted.
+
+        Those are the ones whose lease has run out, and those that missed a
+        renewal (every ``renewal`` seconds) and have no connection to the store.
+        """
+
+    @abstractmethod
+    async def commit(
+        self,
+        shard: int,
+        node: Incarnation,
+        sequence: int,
+        operations: Sequence[Operation],
+        entries: Mapping[str, Sequence[Entry]],
+        restore: bool = False,
+    ) -> list[Answer]:
+        """Carry out the operations in order, atomically, and answer each.
+
+        ``entries`` has what the node needs in the layer for each group. Repeating
+        a sequence number gives the first answer again, so a commit whose answer
+        was lost can be repeated. ``restore`` writes back what an
+        emptied store held, and alone is taken while it is being rebuilt.
+        Raise LeaseLost, or StoreRebuilding.
+        """
+
+    @abstractmethod
+    async def evict(
+        self,
+        shard: int,
+        node: Incarnation,
+        sequence: int,
+        dead: str,
+        lease: float,
+        renewal: float,
+        limit: int,
+    ) -> Eviction:
+        """Take up to ``limit`` members out of a node that renew() reported.
+
+        Each is given to one caller only. A node that has renewed its lease
+        meanwhile is left alone. Repeating a sequence number, which is not a
+        commit's, gives the first answer again.
+        """
+
+    @abstractmethod
+    async def release(self, shard: int, node: Incarnation) -> None:
+        """Give up the lease of a node without members and forget the node."""
+
+    # Read by everybody. What is on a node whose lease has run out is left out.
+
+    @abstractmethod
+    async def count(self, group: str) -> int:
+        """Return the number of members."""
+
+    @abstractmethod
+    async def user_count(self, group: str) -> int:
+        """Return the number of distinct user ids."""
+
+    @abstractmethod
+    async def users(self, group: str) -> set[str]:
+        """Return the distinct user ids."""
+
+    @abstractmethod
+    async def member(self, group: str, id: str) -> Member | None:
+        """Return one member."""
+
+    @abstractmethod
+    async def members(self, group: str, cursor: Any) -> tuple[list[Member], Any]:
+        """Return a page and the next cursor; None begins, and ends.
+
+        Who is a member from the first page to the last is listed; a very large
+        group that shrinks meanwhile may have a member listed twice.
+        """
+
+    @abstractmethod
+    async def groups(
+        self, prefix: str, cursor: Any
+    ) -> tuple[list[tuple[str, int]], Any]:
+        """Return a page of names with counts and the next cursor.
+
+        Without a prefix, those with most members first, in each shard.
+        """
+
+    @abstractmethod
+    async def group_count(self) -> int:
+        """Return the number of groups."""
+
+    @abstractmethod
+    async def membership_count(self) -> int:
+        """Return the number of members of all groups."""
+
+    @abstractmethod
+    async def channels(self) -> list[str]:
+        """Return the channel of every living node, one per node and shard."""

@@ -1,0 +1,97 @@
+-- Carry out a node's joins and leaves, and answer each.
+-- KEYS: leases, index, revision, rebuilding, sizes, node:<n>, answer:<n>
+-- ARGV: prefix, node, sequence, restore ('1' or ''), operations (msgpack, below),
+--       the groups' entries (msgpack of group -> entries, see common.lua),
+--       layer ('' or channels_redis.core's prefix), group_expiry
+-- An operation: {group, connection, record or false (leave), user or false,
+--                limit or 0, told (0 or 1)}
+-- Returns {'lost'}, {'rebuilding', milliseconds} or {'ok', answers (msgpack)};
+-- an answer: {outcome, count, user_count, revision, told}.
+
+local leases, index, revisions, rebuilding, sizes, node_groups, answered = unpack(KEYS)
+local node, sequence, restore = ARGV[2], ARGV[3], ARGV[4] ~= ''
+local layer, group_expiry = ARGV[7], ARGV[8]
+
+local last = call('HMGET', answered, 'sequence', 'answer')
+if last[1] == sequence then return {'ok', last[2]} end
+local deadline = call('ZSCORE', leases, node)
+if not deadline or tonumber(deadline) == 0 then return {'lost'} end
+if last[1] and tonumber(last[1]) > tonumber(sequence) then return {'lost'} end
+if not restore then
+  local wait = call('PTTL', rebuilding)
+  if wait > 0 then return {'rebuilding', wait} end
+end
+
+local UNCHANGED, JOINED, CREATED, LEFT, DESTROYED, FULL = 0, 1, 2, 3, 4, 5
+local told_cache, changed = {}, 0
+local wanted = cmsgpack.unpack(ARGV[6])
+
+local function told_of(group, change)
+  local told = told_cache[group]
+  if told then told = told + change else told = told_in(group) end
+  told_cache[group] = told
+  return told > 0 and 1 or 0
+end
+
+local function unchanged(outcome, group)
+  local count = tonumber(call('ZSCORE', index, group) or 0)
+  return {outcome, count, call('HLEN', prefix .. 'users:' .. group), 0, 0}
+end
+
+local function join(group, id, record, user, limit, told)
+  if limit > 0 and tonumber(call('ZSCORE', index, group) or 0) >= limit then
+    return unchanged(FULL, group)
+  end
+  local members = members_key(group, node)
+  if call('HSETNX', members, id, record) == 0 then
+    return unchanged(UNCHANGED, group)
+  end
+  changed = changed + 1
+  if call('HLEN', members) == 1 then
+    local entries = wanted[group] or {}
+    call('HSET', node_groups, group, cmsgpack.pack(entries))
+    call('HSET', prefix .. 'nodes:' .. group, node, told)
+    enter_layer(layer, entries, now(), group_expiry)
+  elseif told == 1 then
+    call('HINCRBY', prefix .. 'nodes:' .. group, node, 1)
+  end
+  local count = tonumber(call('ZINCRBY', index, 1, group))
+  local users = prefix .. 'users:' .. group
+  if user then call('HINCRBY', users, user, 1) end
+  return {
+    count == 1 and CREATED or JOINED, count, call('HLEN', users),
+    next_revision(revisions), told_of(group, told),
+  }
+end
+
+local function leave(group, id, user, told)
+  local members = members_key(group, node)
+  if call('HDEL', members, id) == 0 then return unchanged(UNCHANGED, group) end
+  changed = changed - 1
+  if call('HLEN', members) == 0 then
+    call('HDEL', node_groups, group)
+    call('HDEL', prefix .. 'nodes:' .. group, node)
+    leave_layer(layer, wanted[group] or {})
+  elseif told == 1 then
+    call('HINCRBY', prefix .. 'nodes:' .. group, node, -1)
+  end
+  local count, user_count = count_out(index, group, user)
+  return {
+    count <= 0 and DESTROYED or LEFT, count, user_count,
+    next_revision(revisions), told_of(group, -told),
+  }
+end
+
+local answers = {}
+for i, op in ipairs(cmsgpack.unpack(ARGV[5])) do
+  local group, id, record, user, limit, told = unpack(op)
+  if record then
+    answers[i] = join(group, id, record, user, limit, told)
+  else
+    answers[i] = leave(group, id, user, told)
+  end
+end
+if changed ~= 0 then call('HINCRBY', sizes, node, changed) end
+local packed = cmsgpack.pack(answers)
+call('HSET', answered, 'sequence', sequence, 'answer', packed)
+return {'ok', packed}

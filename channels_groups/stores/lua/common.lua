@@ -1,0 +1,92 @@
+-- What commit.lua, evict.lua and the reading scripts share; it is put before each.
+-- ARGV[1] is always the prefix of the library's keys.
+--
+--   leases           ZSET node -> deadline in seconds by the server's clock; 0: lost
+--   index            ZSET group -> members
+--   members:<g>:<n>  HASH connection -> record, "<length of user>:<user><rest>"
+--   nodes:<g>        HASH node -> its members in the group that want to be told
+--   users:<g>        HASH user -> connections
+--   node:<n>         HASH group -> msgpack of its entries in the layer's groups
+--   channels         HASH node -> channel
+--   sizes            HASH node -> memberships
+--   answer:<n>       HASH of the last commit's sequence and answer
+--   revision         the last revision given; begins with the clock in microseconds
+--   epoch            names the present data; rebuilding: set while it is incomplete
+
+local prefix = ARGV[1]
+local call = redis.call
+
+local function members_key(group, node)
+  return prefix .. 'members:' .. group .. ':' .. node
+end
+
+local function now()
+  local time = call('TIME')
+  return tonumber(time[1]) + tonumber(time[2]) / 1000000
+end
+
+local function expired(leases)
+  return call('ZRANGEBYSCORE', leases, '-inf', now())
+end
+
+local function next_revision(key)
+  local revision = call('INCR', key)
+  if revision < 1000000000000 then
+    revision = math.floor(now() * 1000000)
+    call('SET', key, string.format('%.0f', revision))
+  end
+  return revision
+end
+
+local function user_of(record)
+  local digits = string.match(record, '^(%d*):')
+  if digits == '' then return false end
+  return string.sub(record, #digits + 2, #digits + 1 + tonumber(digits))
+end
+
+-- How many members of a group, in all nodes, want to be told of changes.
+local function told_in(group)
+  local told = 0
+  for _, count in ipairs(call('HVALS', prefix .. 'nodes:' .. group)) do
+    told = told + tonumber(count)
+  end
+  return told
+end
+
+-- Count one member less; return count and user_count.
+local function count_out(index, group, user)
+  local count = tonumber(call('ZINCRBY', index, -1, group))
+  if count <= 0 then
+    call('ZREM', index, group)
+  end
+  local users = prefix .. 'users:' .. group
+  if user and call('HINCRBY', users, user, -1) <= 0 then
+    call('HDEL', users, user)
+  end
+  return count, call('HLEN', users)
+end
+
+-- An entry {group of the layer, channel, 1 if scripts write it} in the groups of
+-- channels_redis.core 4.3: a ZSET of channel -> time under <layer's prefix>:group:.
+local function enter_layer(layer, entries, time, expiry)
+  for _, entry in ipairs(entries) do
+    if entry[3] == 1 then
+      local key = layer .. ':group:' .. entry[1]
+      call('ZADD', key, time, entry[2])
+      call('EXPIRE', key, expiry)
+    end
+  end
+end
+
+-- Return the entries that are not this script's to write.
+local function leave_layer(layer, entries)
+  local others = {}
+  for _, entry in ipairs(entries) do
+    if entry[3] == 1 then
+      call('ZREM', layer .. ':group:' .. entry[1], entry[2])
+    else
+      others[#others + 1] = entry
+    end
+  end
+  return others
+end

@@ -1,0 +1,76 @@
+-- Take members out of a dead node.
+-- KEYS: leases, index, revision, sizes, channels, node:<dead>, answer:<dead>,
+--       answer:<the node that evicts>
+-- ARGV: prefix, dead node, sequence, limit, lease (seconds), patience (seconds, see
+--       renew.lua), layer ('' or channels_redis.core's prefix)
+-- Returns msgpack of {done (0 or 1), entries in the layer that it has to discard,
+--   {{group, connection, record, outcome, count, user_count, revision, told}, ...}}.
+
+local leases, index, revisions, sizes, channels, node_groups, answered, mine = unpack(KEYS)
+local dead, sequence, limit = ARGV[2], ARGV[3], tonumber(ARGV[4])
+local lease, patience, layer = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
+local LEFT, DESTROYED = 3, 4
+local losses, entries, groups = {}, {}, 0
+
+local function is_evictable(deadline)
+  local time = now()
+  if deadline <= time then return true end
+  local connected = call('PUBSUB', 'NUMSUB', prefix .. 'alive:' .. dead)[2] > 0
+  return not connected and deadline <= time + lease - patience
+end
+
+local function lose(group, members, id, record)
+  call('HDEL', members, id)
+  local count, user_count = count_out(index, group, user_of(record))
+  losses[#losses + 1] = {
+    group, id, record, count <= 0 and DESTROYED or LEFT, count, user_count,
+    next_revision(revisions),
+  }
+end
+
+-- What the dead node's members wanted to be told of matters no more.
+local function lose_group(group, packed)
+  local members = members_key(group, dead)
+  local found = call('HRANDFIELD', members, limit - #losses, 'WITHVALUES')
+  call('HSET', prefix .. 'nodes:' .. group, dead, 0)
+  local told = told_in(group) > 0 and 1 or 0
+  for i = 1, #found, 2 do
+    lose(group, members, found[i], found[i + 1])
+    losses[#losses][8] = told
+  end
+  if call('EXISTS', members) == 0 then
+    call('HDEL', prefix .. 'nodes:' .. group, dead)
+    call('HDEL', node_groups, group)
+    for _, entry in ipairs(leave_layer(layer, cmsgpack.unpack(packed))) do
+      entries[#entries + 1] = entry
+    end
+    groups = groups + 1
+  end
+end
+
+local last = call('HMGET', mine, 'evicting', 'evicted')
+if last[1] == sequence then return last[2] end
+local deadline = call('ZSCORE', leases, dead)
+if not deadline or not is_evictable(tonumber(deadline)) then
+  return cmsgpack.pack({1, {}, {}})
+end
+call('ZADD', leases, 0, dead)
+-- Groups cost more than members: count them too.
+while #losses + groups < limit do
+  local entry = call('HRANDFIELD', node_groups, 1, 'WITHVALUES')
+  if #entry == 0 then break end
+  lose_group(entry[1], entry[2])
+end
+local done = call('EXISTS', node_groups) == 0
+if done then
+  call('ZREM', leases, dead)
+  call('HDEL', channels, dead)
+  call('HDEL', sizes, dead)
+  -- A frozen node may yet ask what its last commit did.
+  call('EXPIRE', answered, 600)
+elseif #losses > 0 then
+  call('HINCRBY', sizes, dead, -#losses)
+end
+local answer = cmsgpack.pack({done and 1 or 0, entries, losses})
+call('HSET', mine, 'evicting', sequence, 'evicted', answer)
+return answer

@@ -1,0 +1,21 @@
+-- Give up the lease of a node without members; the last one takes the rest along.
+-- KEYS: leases, channels, sizes, node:<n>, answer:<n>, epoch, rebuilding, revision
+-- ARGV: prefix, node
+-- Returns nothing.
+
+local leases, channels, sizes, node_groups, answered, epoch, rebuilding, revision =
+  unpack(KEYS)
+local node = ARGV[2]
+
+call('DEL', answered)
+if call('EXISTS', node_groups) == 1 then
+  -- Something is left in its name: let it be evicted.
+  call('ZADD', leases, 0, node)
+  return
+end
+call('ZREM', leases, node)
+call('HDEL', channels, node)
+call('HDEL', sizes, node)
+if call('EXISTS', leases) == 0 then
+  call('DEL', channels, sizes, epoch, rebuilding, revision)
+end

@@ -1,0 +1,258 @@
+"""The store beside InMemoryChannelLayer: one process, no server."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Callable, Mapping, Sequence
+
+from .base import (
+    PAGE,
+    Answer,
+    BaseStore,
+    Entry,
+    Eviction,
+    Incarnation,
+    Join,
+    LeaseLost,
+    Leave,
+    Loss,
+    Member,
+    Operation,
+    Renewal,
+)
+
+
+@dataclass
+class _Node:
+    incarnation: Incarnation
+    deadline: float
+    sequence: int = 0
+    answers: list[Answer] = field(default_factory=list)
+    groups: dict[str, list[Entry]] = field(default_factory=dict)
+
+
+@dataclass
+class _Group:
+    #: node id -> connection id -> (member, told)
+    nodes: dict[str, dict[str, tuple[Member, bool]]] = field(default_factory=dict)
+    count: int = 0
+    told: int = 0
+    users: Counter[str] = field(default_factory=Counter)
+
+    def add(self, member: Member, told: bool, sign: int) -> None:
+        self.count += sign
+        self.told += sign * told
+        if member.user_id is not None:
+            self.users[member.user_id] += sign
+            if not self.users[member.user_id]:
+                del self.users[member.user_id]
+
+
+class MemoryStore(BaseStore):
+    """Hold memberships in this process, for all of its event loops.
+
+    A lock guards it, since event loops run in threads of their own.
+    """
+
+    def __init__(
+        self, alias: str, layer: Any, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._epoch = ""
+        self._revision = 0
+        self._nodes: dict[str, _Node] = {}
+        self._groups: dict[str, _Group] = {}
+
+    def shard(self, group: str) -> int:
+        return 0
+
+    async def register(
+        self, shard: int, node: Incarnation, epoch: str, lease: float
+    ) -> str:
+        with self._lock:
+            self._epoch = self._epoch or uuid.uuid4().hex
+            self._nodes[node.id] = _Node(node, self._clock() + lease)
+            return self._epoch
+
+    async def renew(
+        self,
+        shard: int,
+        node: Incarnation,
+        epoch: str,
+        lease: float,
+        renewal: float,
+    ) -> Renewal:
+        with self._lock:
+            known = self._nodes.get(node.id)
+            if known and known.deadline > 0:
+                known.deadline = self._clock() + lease
+                state = "alive"
+            else:
+                state = "lost"
+            return Renewal(state, self._epoch, sorted(self._expired()))
+
+    async def commit(
+        self,
+        shard: int,
+        node: Incarnation,
+        sequence: int,
+        operations: Sequence[Operation],
+        entries: Mapping[str, Sequence[Entry]],
+        restore: bool = False,
+    ) -> list[Answer]:
+        with self._lock:
+            known = self._nodes.get(node.id)
+            if known is None:
+                raise LeaseLost
+            if sequence != known.sequence:
+                if known.deadline <= 0 or sequence < known.sequence:
+                    raise LeaseLost
+                known.answers = [self._apply(known, one) for one in operations]
+                known.sequence = sequence
+                for group in known.groups:
+                    known.groups[group] = list(entries.get(group, known.groups[group]))
+            return known.answers
+
+    async def evict(
+        self,
+        shard: int,
+        node: Incarnation,
+        sequence: int,
+        dead: str,
+        lease: float,
+        renewal: float,
+        limit: int,
+    ) -> Eviction:
+        with self._lock:
+            gone = self._nodes.get(dead)
+            if gone is None or gone.deadline > self._clock():
+                return Eviction([], [], True)
+            gone.deadline = 0
+            losses: list[Loss] = []
+            entries: list[Entry] = []
+            for name in list(gone.groups):
+                layer_entries = gone.groups[name]
+                members = list(self._groups[name].nodes[dead].values())
+                for member, told in members[: limit - len(losses)]:
+                    answer = self._leave(gone, Leave(name, member, told))
+                    losses.append(Loss(name, member, answer))
+                if name not in gone.groups:
+                    entries += layer_entries
+                if len(losses) >= limit:
+                    break
+            if not gone.groups:
+                del self._nodes[dead]
+            return Eviction(losses, entries, not gone.groups)
+
+    async def release(self, shard: int, node: Incarnation) -> None:
+        with self._lock:
+            self._nodes.pop(node.id, None)
+
+    async def count(self, group: str) -> int:
+        return len(self._members(group))
+
+    async def user_count(self, group: str) -> int:
+        return len(await self.users(group))
+
+    async def users(self, group: str) -> set[str]:
+        users = {member.user_id for member in self._members(group)}
+        return {user for user in users if user is not None}
+
+    async def member(self, group: str, id: str) -> Member | None:
+        return next((one for one in self._members(group) if one.id == id), None)
+
+    async def members(self, group: str, cursor: Any) -> tuple[list[Member], Any]:
+        rest = self._members(group) if cursor is None else cursor
+        return rest[:PAGE], rest[PAGE:] or None
+
+    async def groups(
+        self, prefix: str, cursor: Any
+    ) -> tuple[list[tuple[str, int]], Any]:
+        if cursor is None:
+            counts = self._counts().items()
+            cursor = [one for one in counts if one[0].startswith(prefix)]
+            cursor.sort(key=lambda one: -one[1])
+        return cursor[:PAGE], cursor[PAGE:] or None
+
+    async def group_count(self) -> int:
+        return len(self._counts())
+
+    async def membership_count(self) -> int:
+        return sum(self._counts().values())
+
+    async def channels(self) -> list[str]:
+        with self._lock:
+            gone = self._expired()
+            nodes = [node for id, node in self._nodes.items() if id not in gone]
+            return [node.incarnation.channel for node in nodes]
+
+    # With the lock held
+
+    def _expired(self) -> set[str]:
+        now = self._clock()
+        return {id for id, node in self._nodes.items() if node.deadline <= now}
+
+    def _members(self, name: str) -> list[Member]:
+        with self._lock:
+            group = self._groups.get(name, _Group())
+            gone = self._expired()
+            return [
+                member
+                for node, entries in group.nodes.items()
+                if node not in gone
+                for member, _ in entries.values()
+            ]
+
+    def _counts(self) -> dict[str, int]:
+        with self._lock:
+            gone = self._expired()
+            counts = {
+                name: sum(len(es) for id, es in group.nodes.items() if id not in gone)
+                for name, group in self._groups.items()
+            }
+        return {name: count for name, count in counts.items() if count}
+
+    def _apply(self, node: _Node, operation: Operation) -> Answer:
+        if isinstance(operation, Join):
+            return self._join(node, operation)
+        return self._leave(node, operation)
+
+    def _join(self, node: _Node, join: Join) -> Answer:
+        group = self._groups.get(join.group) or _Group()
+        entries = group.nodes.get(node.incarnation.id, {})
+        if join.member.id in entries:
+            return self._answer("unchanged", group)
+        if join.limit is not None and group.count >= join.limit:
+            return self._answer("full", group)
+        self._groups[join.group] = group
+        group.nodes[node.incarnation.id] = entries
+        entries[join.member.id] = join.member, join.told
+        node.groups.setdefault(join.group, [])
+        group.add(join.member, join.told, 1)
+        return self._answer("created" if group.count == 1 else "joined", group)
+
+    def _leave(self, node: _Node, leave: Leave) -> Answer:
+        group = self._groups.get(leave.group) or _Group()
+        entries = group.nodes.get(node.incarnation.id, {})
+        if leave.member.id not in entries:
+            return self._answer("unchanged", group)
+        del entries[leave.member.id]
+        group.add(leave.member, leave.told, -1)
+        if not entries:
+            del group.nodes[node.incarnation.id]
+            del node.groups[leave.group]
+        if not group.count:
+            del self._groups[leave.group]
+        return self._answer("left" if group.count else "destroyed", group)
+
+    def _answer(self, outcome: str, group: _Group) -> Answer:
+        if outcome not in ("unchanged", "full"):
+            # From the clock, so that it grows for a group over everything.
+            self._revision = max(self._revision + 1, time.time_ns() // 1000)
+        told = group.told > 0
+        return Answer(outcome, group.count, len(group.users), self._revision, told)

@@ -1,0 +1,74 @@
+"""How the Redis stores write a member: ``<length of user>:<user><rest>``.
+
+The scripts have to find the user in it; all else is msgpack for Python.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Sequence
+
+import msgpack
+
+from .base import Join, Member, Operation
+from .cipher import make_cipher
+
+
+class Records:
+    """Pack and unpack members, sealed where the channel layer encrypts."""
+
+    def __init__(self, keys: Sequence[str | bytes] | None) -> None:
+        self._cipher = make_cipher(keys)
+
+    def pack(self, operation: Operation) -> list[Any]:
+        """Return the operation as lua/commit.lua takes it."""
+        member = operation.member
+        user = False if member.user_id is None else self._seal_user(member.user_id)
+        told = int(operation.told)
+        if isinstance(operation, Join):
+            record = self._record(member, user)
+            limit = operation.limit or 0
+            return [operation.group, member.id, record, user, limit, told]
+        return [operation.group, member.id, False, user, 0, told]
+
+    def unpack(self, id: bytes, record: bytes) -> Member:
+        """Return the member of a record."""
+        digits, _, rest = record.partition(b":")
+        user_id = None
+        if digits:
+            user_id = self.open_user(rest[: int(digits)])
+            rest = rest[int(digits) :]
+        channel, joined_at, info = msgpack.unpackb(self._cipher.open(rest))
+        info = json.loads(info) if info else {}
+        return Member(id.decode(), _unpack_channel(channel), user_id, info, joined_at)
+
+    def open_user(self, user: bytes) -> str:
+        """Return the user id of a stored user."""
+        return self._cipher.open(user).decode()
+
+    def _seal_user(self, user_id: str) -> bytes:
+        return self._cipher.seal(user_id.encode())
+
+    def _record(self, member: Member, user: bytes | bool) -> bytes:
+        info = json.dumps(member.info, separators=(",", ":")) if member.info else ""
+        channel = _pack_channel(member.channel_name)
+        rest = self._cipher.seal(msgpack.packb([channel, member.joined_at, info]))
+        if isinstance(user, bytes):
+            return b"%d:%b%b" % (len(user), user, rest)
+        return b":" + rest
+
+
+def _pack_channel(channel: str) -> Any:
+    """Halve the hexadecimal digits that channel names of channels_redis end with."""
+    head, mark, tail = channel.rpartition("!")
+    if mark and len(tail) == 32 and _is_hex(tail):
+        return [head, bytes.fromhex(tail)]
+    return channel
+
+
+def _unpack_channel(channel: Any) -> str:
+    return channel if isinstance(channel, str) else f"{channel[0]}!{channel[1].hex()}"
+
+
+def _is_hex(text: str) -> bool:
+    return all(char in "0123456789abcdef" for char in text)

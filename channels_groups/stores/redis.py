@@ -1,0 +1,406 @@
+"""The stores beside channels_redis: memberships in the layer's own Redis.
+
+The data and who may change it are described in lua/common.lua; each operation is
+one script. Checked with channels_redis 4.3.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import Any, AsyncIterator, Awaitable, Mapping, Sequence
+from weakref import WeakKeyDictionary
+
+import msgpack
+from channels_redis.utils import create_pool, decode_hosts
+from django.conf import settings
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.exceptions import RedisError
+
+from channels_groups import names
+from channels_groups.exceptions import StoreUnavailable
+
+from .base import (
+    PAGE,
+    Answer,
+    BaseStore,
+    Entry,
+    Eviction,
+    Incarnation,
+    LeaseLost,
+    Loss,
+    Member,
+    Operation,
+    Renewal,
+    StoreRebuilding,
+)
+from .records import Records
+from .scripts import Script, load
+
+#: Seconds until a call counts as unanswered; the contract allows two.
+TIMEOUT = 1.5
+#: Reads under way at once in one event loop; a pool of redis-py 8 has 100 connections.
+READS = 32
+#: A renewal is missed when it is overdue by so much of itself.
+PATIENCE = 1.3
+
+OUTCOMES = ("unchanged", "joined", "created", "left", "destroyed", "full")
+
+
+class RedisStore(BaseStore):
+    """What the stores for both layers of channels_redis share."""
+
+    def __init__(self, alias: str, layer: Any) -> None:
+        config = settings.CHANNEL_LAYERS[alias].get("CONFIG", {})
+        self.layer = layer
+        self.prefix = f"{config.get('prefix', 'asgi')}:groups:"
+        self.records = Records(config.get("symmetric_encryption_keys"))
+        self._alive: dict[Incarnation, PubSub] = {}
+        self._reads: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]
+        self._reads = WeakKeyDictionary()
+
+    def client(self, shard: int) -> Redis:
+        """Return this event loop's client of one shard."""
+        raise NotImplementedError
+
+    # Written by nodes
+
+    async def register(
+        self, shard: int, node: Incarnation, epoch: str, lease: float
+    ) -> str:
+        keys = self._keys("leases", "epoch", "rebuilding", "channels")
+        args = [node.id, node.channel, lease, epoch, uuid.uuid4().hex, self._rebuild]
+        answer: bytes = await self._run(shard, REGISTER, keys, args)
+        await self._subscribe(shard, node)
+        return answer.decode()
+
+    async def renew(
+        self,
+        shard: int,
+        node: Incarnation,
+        epoch: str,
+        lease: float,
+        renewal: float,
+    ) -> Renewal:
+        keys = self._keys("leases", "epoch", "rebuilding", f"node:{node.id}")
+        patience = renewal * PATIENCE
+        args = [node.id, epoch, lease, patience, uuid.uuid4().hex, self._rebuild]
+        answer = await self._run(shard, RENEW, keys, args)
+        if not answer[2]:
+            await self._subscribe(shard, node)
+        state, epoch = answer[0].decode(), answer[1].decode()
+        return Renewal(state, epoch, [other.decode() for other in answer[3:]])
+
+    async def commit(
+        self,
+        shard: int,
+        node: Incarnation,
+        sequence: int,
+        operations: Sequence[Operation],
+        entries: Mapping[str, Sequence[Entry]],
+        restore: bool = False,
+    ) -> list[Answer]:
+        keys = self._keys(
+            *("leases", "index", "revision", "rebuilding", "sizes"),
+            *(f"node:{node.id}", f"answer:{node.id}"),
+        )
+        packed = [self.records.pack(operation) for operation in operations]
+        layer = {
+            group: [[*entry, int(self.adds(shard, entry))] for entry in wanted]
+            for group, wanted in entries.items()
+        }
+        args = [node.id, sequence, "1" if restore else "", _pack(packed)]
+        args += [_pack(layer), self._layer_prefix, self._group_expiry]
+        answer = await self._run(shard, COMMIT, keys, args)
+        if answer[0] == b"lost":
+            raise LeaseLost
+        if answer[0] == b"rebuilding":
+            raise StoreRebuilding
+        return [_answer(*one) for one in msgpack.unpackb(answer[1])]
+
+    async def evict(
+        self,
+        shard: int,
+        node: Incarnation,
+        sequence: int,
+        dead: str,
+        lease: float,
+        renewal: float,
+        limit: int,
+    ) -> Eviction:
+        keys = self._keys(
+            *("leases", "index", "revision", "sizes", "channels"),
+            *(f"node:{dead}", f"answer:{dead}", f"answer:{node.id}"),
+        )
+        args = [dead, sequence, limit, lease, renewal * PATIENCE, self._layer_prefix]
+        packed = await self._run(shard, EVICT, keys, args)
+        done, entries, losses = msgpack.unpackb(packed, raw=True)
+        return Eviction(
+            [
+                Loss(group.decode(), self.records.unpack(id, record), _answer(*answer))
+                for group, id, record, *answer in losses
+            ],
+            [Entry(group.decode(), channel.decode()) for group, channel, _ in entries],
+            bool(done),
+        )
+
+    async def release(self, shard: int, node: Incarnation) -> None:
+        keys = self._keys(
+            *("leases", "channels", "sizes", f"node:{node.id}", f"answer:{node.id}"),
+            *("epoch", "rebuilding", "revision"),
+        )
+        try:
+            await self._run(shard, RELEASE, keys, [node.id])
+        finally:
+            await self._unsubscribe(node)
+
+    # Read by everybody
+
+    async def count(self, group: str) -> int:
+        keys = self._keys("index", "leases")
+        count: int = await self._read(self.shard(group), COUNT, keys, [group])
+        return count
+
+    async def user_count(self, group: str) -> int:
+        keys = self._keys("leases")
+        answer = await self._read(self.shard(group), USERS, keys, [group])
+        return int(answer[0])
+
+    async def users(self, group: str) -> set[str]:
+        shard, key = self.shard(group), f"{self.prefix}users:{group}"
+        _, *gone = await self._read(shard, USERS, self._keys("leases"), [group])
+        users: set[bytes] = set()
+        cursor = None
+        while cursor != 0:
+            cursor, page = await self._scan(shard, key, cursor or 0)
+            users.update(page)
+        return {self.records.open_user(user) for user in users.difference(gone)}
+
+    async def member(self, group: str, id: str) -> Member | None:
+        keys = self._keys("leases")
+        record = await self._read(self.shard(group), MEMBER, keys, [group, id])
+        return self.records.unpack(id.encode(), record) if record else None
+
+    async def members(self, group: str, cursor: Any) -> tuple[list[Member], Any]:
+        shard = self.shard(group)
+        if cursor is None:
+            nodes = await self._read(shard, NODES, self._keys("leases"), [group])
+            cursor = nodes, 0
+        nodes, position = cursor
+        if not nodes:
+            return [], None
+        key = f"{self.prefix}members:{group}:{nodes[0].decode()}"
+        position, page = await self._scan(shard, key, position)
+        if not position:
+            nodes = nodes[1:]
+        members = [self.records.unpack(id, record) for id, record in page.items()]
+        return members, (nodes, position) if nodes else None
+
+    async def groups(
+        self, prefix: str, cursor: Any
+    ) -> tuple[list[tuple[str, int]], Any]:
+        shard, position = cursor or (0, b"0")
+        args = [_glob(prefix) if prefix else "", position, PAGE]
+        keys = self._keys("index", "leases")
+        answer = await self._read(shard, GROUPS, keys, args)
+        groups = [
+            (name.decode(), int(count))
+            for name, count in zip(answer[1::2], answer[2::2])
+        ]
+        if answer[0]:
+            return groups, (shard, answer[0])
+        return groups, (shard + 1, b"0") if shard + 1 < self.shards else None
+
+    async def group_count(self) -> int:
+        return sum([totals[0] async for totals in self._totals()])
+
+    async def membership_count(self) -> int:
+        return sum([totals[1] async for totals in self._totals()])
+
+    async def channels(self) -> list[str]:
+        keys = self._keys("leases", "channels")
+        answers = [
+            await self._read(shard, CHANNELS, keys, []) for shard in range(self.shards)
+        ]
+        return [channel.decode() for answer in answers for channel in answer]
+
+    # Below
+
+    #: channels_redis.core's prefix where commits write its groups, else "".
+    _layer_prefix = ""
+    _group_expiry = 0
+    #: Milliseconds that the living nodes have for writing back what was lost.
+    _rebuild = 2200
+
+    async def _totals(self) -> AsyncIterator[list[int]]:
+        keys = self._keys("index", "leases", "sizes")
+        for shard in range(self.shards):
+            yield await self._read(shard, TOTALS, keys, [])
+
+    async def _scan(self, shard: int, key: str, cursor: int) -> tuple[int, Any]:
+        async with self._reading():
+            page = self.client(shard).hscan(key, cursor, count=PAGE)
+            answer: tuple[int, Any] = await self._in_time(page)
+            return answer
+
+    async def _read(
+        self, shard: int, script: Script, keys: list[str], args: list[Any]
+    ) -> Any:
+        async with self._reading():
+            return await self._run(shard, script, keys, args)
+
+    def _reading(self) -> asyncio.Semaphore:
+        loop = asyncio.get_running_loop()
+        if loop not in self._reads:
+            self._reads[loop] = asyncio.Semaphore(READS)
+        return self._reads[loop]
+
+    async def _run(
+        self, shard: int, script: Script, keys: list[str], args: list[Any]
+    ) -> Any:
+        return await self._in_time(
+            script(self.client(shard), keys, [self.prefix, *args])
+        )
+
+    async def _in_time(self, call: Awaitable[Any]) -> Any:
+        """Await an answer of the server; the only place that maps its errors."""
+        try:
+            return await asyncio.wait_for(call, TIMEOUT)
+        except (RedisError, OSError, asyncio.TimeoutError) as error:
+            why = str(error) or type(error).__name__
+            raise StoreUnavailable(f"{self} did not answer: {why}.") from error
+
+    async def _subscribe(self, shard: int, node: Incarnation) -> None:
+        """Hold a subscription on the node's name, a sign of a living connection."""
+        await self._unsubscribe(node)
+        self._alive[node] = subscription = self.client(shard).pubsub()
+        channel = f"{self.prefix}alive:{node.id}"
+        await self._in_time(subscription.subscribe(channel))
+
+    async def _unsubscribe(self, node: Incarnation) -> None:
+        subscription = self._alive.pop(node, None)
+        if subscription is not None:
+            await subscription.aclose()  # type: ignore[no-untyped-call]
+
+    def _keys(self, *keys: str) -> list[str]:
+        return [self.prefix + key for key in keys]
+
+    def __str__(self) -> str:
+        return f"The membership store of {type(self.layer).__name__}"
+
+
+class CoreStore(RedisStore):
+    """For ``channels_redis.core.RedisChannelLayer``, with the layer's connections.
+
+    Its commits write the layer's own groups too: ``<prefix>:group:<name>``, a ZSET
+    of channel -> time, as group_add() of channels_redis 4.3 does.
+    """
+
+    def __init__(self, alias: str, layer: Any) -> None:
+        super().__init__(alias, layer)
+        self.prefix = f"{layer.prefix}:groups:"
+        self.shards = layer.ring_size
+        self._layer_prefix = layer.prefix
+        self._group_expiry = layer.group_expiry
+
+    def shard(self, group: str) -> int:
+        shard: int = self.layer.consistent_hash(names.own_name(group))
+        return shard
+
+    def adds(self, shard: int, entry: Entry) -> bool:
+        return bool(self.layer.consistent_hash(entry.group) == shard)
+
+    def client(self, shard: int) -> Redis:
+        client: Redis = self.layer.connection(shard)
+        return client
+
+
+class PubSubStore(RedisStore):
+    """For ``channels_redis.pubsub.RedisPubSubChannelLayer``, with its own clients."""
+
+    layer_confirms = False
+
+    def __init__(self, alias: str, layer: Any) -> None:
+        super().__init__(alias, layer)
+        config = settings.CHANNEL_LAYERS[alias].get("CONFIG", {})
+        self._hosts = decode_hosts(config.get("hosts"))
+        self.shards = len(self._hosts)
+        self._clients: dict[asyncio.AbstractEventLoop, list[Redis]] = {}
+        self._attached: dict[asyncio.AbstractEventLoop, int] = {}
+
+    def shard(self, group: str) -> int:
+        return _hash(names.own_name(group), self.shards)
+
+    def attach(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._attached[loop] = self._attached.get(loop, 0) + 1
+        if loop not in self._clients:
+            pools = [create_pool(host) for host in self._hosts]
+            self._clients[loop] = [Redis(connection_pool=pool) for pool in pools]
+
+    async def detach(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._attached[loop] -= 1
+        if not self._attached[loop]:
+            del self._attached[loop]
+            for client in self._clients.pop(loop):
+                await client.aclose(close_connection_pool=True)
+
+    def client(self, shard: int) -> Redis:
+        return self._clients[asyncio.get_running_loop()][shard]
+
+    async def _read(
+        self, shard: int, script: Script, keys: list[str], args: list[Any]
+    ) -> Any:
+        self.attach()
+        try:
+            return await super()._read(shard, script, keys, args)
+        finally:
+            await self.detach()
+
+    async def _scan(self, shard: int, key: str, cursor: int) -> tuple[int, Any]:
+        self.attach()
+        try:
+            return await super()._scan(shard, key, cursor)
+        finally:
+            await self.detach()
+
+
+def _answer(
+    outcome: int, count: int, user_count: int, revision: int, told: int
+) -> Answer:
+    return Answer(OUTCOMES[outcome], count, user_count, revision, told == 1)
+
+
+def _pack(value: Any) -> bytes:
+    """Return msgpack as Redis' cmsgpack reads it: it knows no binary type."""
+    packed: bytes = msgpack.packb(value, use_bin_type=False)
+    return packed
+
+
+def _glob(prefix: str) -> str:
+    """Return a pattern of Redis for names that begin so."""
+    return "".join("\\" + char if char in "*?[]^\\" else char for char in prefix) + "*"
+
+
+def _hash(name: str, shards: int) -> int:
+    """Spread names over shards as channels_redis does (utils._consistent_hash)."""
+    from channels_redis.utils import _consistent_hash
+
+    shard: int = _consistent_hash(name, shards)
+    return shard
+
+
+COMMIT = load("commit")
+COUNT = load("count")
+CHANNELS = load("channels")
+EVICT = load("evict")
+GROUPS = load("groups")
+MEMBER = load("member")
+NODES = load("nodes")
+REGISTER = load("register")
+RELEASE = load("release")
+RENEW = load("renew")
+TOTALS = load("totals")
+USERS = load("users")

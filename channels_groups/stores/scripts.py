@@ -1,0 +1,33 @@
+"""The Lua scripts in lua/, loaded once and called by digest."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from typing import Any, Sequence
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+
+
+class Script:
+    """One script. The client is given with each call, so event loops can share it."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._digest = hashlib.sha1(source.encode()).hexdigest()
+
+    async def __call__(
+        self, client: Redis, keys: Sequence[str], args: Sequence[Any]
+    ) -> Any:
+        try:
+            return await client.evalsha(self._digest, len(keys), *keys, *args)
+        except NoScriptError:  # Also after SCRIPT FLUSH and a restart.
+            return await client.eval(self._source, len(keys), *keys, *args)
+
+
+def load(name: str) -> Script:
+    """Load ``lua/<name>.lua`` with what it shares put before it."""
+    folder = resources.files(__package__) / "lua"
+    parts = [folder / "common.lua", folder / f"{name}.lua"]
+    return Script("\n".join(part.read_text() for part in parts))
