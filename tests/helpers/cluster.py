@@ -65,6 +65,7 @@ class Node:
             "GROUP_EVENT_LOG": str(self._event_log),
             "PYTHONASYNCIODEBUG": "1",
             "PYTHONUNBUFFERED": "1",
+            "PYTHONWARNINGS": "error",
             **(env or {}),
         }
 
