@@ -6,10 +6,13 @@ import asyncio
 import contextvars
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import ThreadSensitiveContext
 from django.dispatch import Signal
+
+if TYPE_CHECKING:
+    from .groups import ConnectionGroup
 
 #: The groups whose receivers are running, outermost first, in this context.
 _announcing: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar(
@@ -17,18 +20,18 @@ _announcing: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar(
 )
 
 
-def check_not_announcing(group: str) -> frozenset[str]:
-    """Raise RuntimeError in a receiver of the group's signals, instead of a deadlock.
+def announcing() -> frozenset[str]:
+    """Return the groups whose receivers wait for what is called from here."""
+    return _announcing.get()
 
-    Return the groups whose receivers wait for what comes next.
-    """
-    groups = _announcing.get()
-    if group in groups:
+
+def check_not_announcing(group: str) -> None:
+    """Raise RuntimeError in a receiver of the group's signals, not a deadlock."""
+    if group in announcing():
         raise RuntimeError(
             f"A receiver of a signal of group {group!r} cannot wait for a join or "
             "leave of this group, which comes after it: use Connection.set_group()."
         )
-    return groups
 
 
 @dataclass
@@ -36,6 +39,7 @@ class Announcement:
     """The signals of one change, to be fired one after the other."""
 
     sender: type
+    group: ConnectionGroup
     signals: list[tuple[Signal, dict[str, Any]]]
     finished: asyncio.Future[None]
     #: The groups whose receivers wait for this one.
@@ -43,6 +47,11 @@ class Announcement:
 
     def has_receivers(self) -> bool:
         return any(signal.has_listeners(self.sender) for signal, _ in self.signals)
+
+    async def fire(self) -> None:
+        for signal, arguments in self.signals:
+            await signal.asend_robust(self.sender, group=self.group, **arguments)
+        self.finish()
 
     def finish(self) -> None:
         if not self.finished.done():
@@ -64,8 +73,9 @@ class Announcer:
         self._context: contextvars.Context | None = None
         self._stopping = asyncio.Event()
 
-    def announce(self, group: str, announcement: Announcement) -> None:
+    def announce(self, announcement: Announcement) -> None:
         """Fire the signals after those announced before for the group."""
+        group = announcement.group.name
         if group in self._queues:
             self._queues[group].append(announcement)
         elif announcement.has_receivers():
@@ -77,7 +87,7 @@ class Announcer:
     async def stop(self) -> None:
         """Fire what has been announced and end the thread."""
         while self._queues:
-            await asyncio.wait(self._tasks or [self._loop.create_task(_pause())])
+            await asyncio.wait(self._tasks) if self._tasks else await asyncio.sleep(0)
         self._stopping.set()
         if self._thread:
             await asyncio.wait([self._thread])
@@ -107,12 +117,6 @@ class Announcer:
         while queue:
             announcement = queue[0]
             _announcing.set(announcement.waiting | {group})
-            for signal, arguments in announcement.signals:
-                await signal.asend_robust(announcement.sender, **arguments)
-            announcement.finish()
+            await announcement.fire()
             queue.popleft()
         del self._queues[group]
-
-
-async def _pause() -> None:
-    await asyncio.sleep(0)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from . import names
 from .connection import Message
+from .groups import Connection, ConnectionGroup, GroupChange
 from .membership import LocalGroup, Membership
 from .stores.base import Answer, Member
 
 if TYPE_CHECKING:
-    from .groups import ConnectionGroup
     from .manager import GroupManager
 
 logger = logging.getLogger("channels_groups")
@@ -26,6 +26,7 @@ class Changes:
         self._interval = interval
         self._loop = asyncio.get_running_loop()
         self._gathered: dict[str, Message] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._sending: dict[str, asyncio.Task[None]] = {}
 
     def add(self, kind: str, group: str, member: Member, answer: Answer) -> None:
@@ -40,10 +41,8 @@ class Changes:
             change = None
         if change is None:
             change = self._gathered[group] = {"joined": [], "left": []}
-            if self._interval:
-                self._loop.call_later(self._interval, self._flush, group, change)
-            else:
-                self._loop.call_soon(self._flush, group, change)
+            timer = self._loop.call_later(self._interval, self._flush, group)
+            self._timers[group] = timer
         change[kind].append([answer.revision, *member])
         change["count"] = answer.count
         change["user_count"] = answer.user_count
@@ -57,41 +56,26 @@ class Changes:
             await asyncio.wait(self._sending.values())
 
     def tell(self, local: LocalGroup, message: Message) -> None:
-        """Give a change that arrived to the members with hooks.
-
-        Each sees what happened after its own join, and never its own join.
-        """
-        group = self._manager.group(message["group"])
-        joined = [(entry[0], Member(*entry[1:])) for entry in message["joined"]]
-        left = [(entry[0], Member(*entry[1:])) for entry in message["left"]]
-        whole = _change(group, message, joined, left)
-        first = min(revision for revision, _ in [*joined, *left])
+        """Give a change that arrived to the members with hooks."""
+        news = News(self._manager.group(message["group"]), message)
         for membership in list(local.members):
-            if not membership.told or membership.revision >= message["revision"]:
-                continue
-            change = whole
-            if membership.revision >= first:
-                since = membership.revision
-                news = [one for one in joined if one[0] > since]
-                losses = [one for one in left if one[0] > since]
-                change = _change(group, message, news, losses)
-            membership.deliver(membership.connection.tell, change)
+            if membership.told:
+                membership.deliver(news.tell, membership)
 
-    def own_leave(self, membership: Membership, answer: Answer) -> Any:
+    def own_leave(self, membership: Membership, answer: Answer) -> GroupChange:
         """Return the change that a member is told of when it has left itself."""
         message = {
+            "joined": [],
+            "left": [[answer.revision, *membership.member]],
             "count": answer.count,
             "user_count": answer.user_count,
             "revision": answer.revision,
         }
-        left = [(answer.revision, membership.member)]
-        return _change(membership.group, message, [], left)
+        return News(membership.group, message).change
 
-    def _flush(self, group: str, only: Message | None = None) -> None:
-        change = self._gathered.get(group)
-        if change is None or (only is not None and change is not only):
-            return
-        del self._gathered[group]
+    def _flush(self, group: str) -> None:
+        self._timers.pop(group).cancel()
+        change = self._gathered.pop(group)
         before = self._sending.get(group)
         task = self._loop.create_task(
             self._send(group, change, before), name=f"tell changes of {group[:50]}"
@@ -118,24 +102,44 @@ class Changes:
             del self._sending[group]
 
 
+class News:
+    """A change as it arrived, and what of it is news to whom.
+
+    Each member sees what happened after its own join, and never its own join.
+    """
+
+    def __init__(self, group: ConnectionGroup, message: Message) -> None:
+        self._group = group
+        self._message = message
+        self._joined = self._read("joined")
+        self._left = self._read("left")
+        self._first = min(revision for revision, _ in [*self._joined, *self._left])
+        self.change = self._since(0)
+
+    def tell(self, membership: Membership) -> None:
+        """Put into a member's inbox what is news to it."""
+        if membership.revision < self._first:
+            membership.connection.tell(self.change)
+        elif membership.revision < self._message["revision"]:
+            membership.connection.tell(self._since(membership.revision))
+
+    def _read(self, kind: str) -> list[tuple[int, Connection]]:
+        public = self._group.manager.connection
+        return [
+            (revision, public(Member(*member), self._group))
+            for revision, *member in self._message[kind]
+        ]
+
+    def _since(self, since: int) -> GroupChange:
+        return GroupChange(
+            self._group,
+            tuple(one for revision, one in self._joined if revision > since),
+            tuple(one for revision, one in self._left if revision > since),
+            self._message["count"],
+            self._message["user_count"],
+            self._message["revision"],
+        )
+
+
 def _has(entries: list[Any], id: str) -> bool:
     return any(entry[1] == id for entry in entries)
-
-
-def _change(
-    group: ConnectionGroup,
-    message: Message,
-    joined: list[tuple[int, Member]],
-    left: list[tuple[int, Member]],
-) -> Any:
-    from .groups import GroupChange
-
-    public = group.manager.connection
-    return GroupChange(
-        group,
-        tuple(public(member, group) for _, member in joined),
-        tuple(public(member, group) for _, member in left),
-        message["count"],
-        message["user_count"],
-        message["revision"],
-    )

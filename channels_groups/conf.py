@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any, Callable
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 
@@ -31,6 +33,7 @@ class GroupSettings:
         return min(1.0, self.lease / 3)
 
 
+@lru_cache(maxsize=None)
 def get_settings(alias: str) -> GroupSettings:
     """Return the settings of ``alias``; raise ImproperlyConfigured naming a bad one."""
     config = _all_settings().get(alias, {})
@@ -73,6 +76,14 @@ def check_all() -> None:
         load(alias, "MANAGER", config.manager)
         if config.store is not None:
             load(alias, "STORE", config.store)
+
+
+def _reset(*, setting: str, **kwargs: Any) -> None:
+    if setting == "CHANNELS_GROUPS":
+        get_settings.cache_clear()
+
+
+setting_changed.connect(_reset)
 
 
 def _all_settings() -> dict[str, Any]:

@@ -41,7 +41,8 @@ class _GroupConsumer:
 
     async def __call__(self, scope: Message, receive: Any, send: Any) -> Any:
         self._groups: dict[str, ConnectionGroup] = {}
-        node, connection = Node.connect(self._manager, self, scope, send)
+        manager = get_group_manager(self._manager.alias)
+        node, connection = Node.connect(manager, self, scope, send)
         self._node, self._connection = node, connection
         try:
             return await super().__call__(  # type: ignore[misc]
@@ -103,6 +104,8 @@ class _GroupConsumer:
         local = self._connection
         async with local.lock:
             former = self.group
+            if former is not None:
+                self._node.check_may_wait(former)
             if name is None:
                 group = None
             elif former is not None and former.name == name:
@@ -125,6 +128,7 @@ class _GroupConsumer:
         async with local.lock:
             group = self._groups.get(names.check_name(name))
             if group is not None:
+                self._node.check_may_wait(group)
                 if local.current == name:
                     local.current = None
                 await self._leave(group)

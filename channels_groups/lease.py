@@ -12,6 +12,7 @@ from .stores.base import Eviction, Renewal
 
 if TYPE_CHECKING:
     from .shard import Shard
+    from .writer import Writer
 
 logger = logging.getLogger("channels_groups")
 
@@ -30,8 +31,10 @@ class Lease:
     begins, one when it ends.
     """
 
-    def __init__(self, shard: Shard) -> None:
+    def __init__(self, shard: Shard, writer: Writer) -> None:
         self._shard = shard
+        self._writer = writer
+        self._store = shard.node.store
         self._settings = shard.node.settings
         self._loop = shard.node.loop
         self._task: asyncio.Task[None] | None = None
@@ -41,6 +44,7 @@ class Lease:
         self._waiting: list[asyncio.Future[None]] = []
         self._evictions = 0
         self._failed_at: float | None = None
+        self._failing: set[str] = set()
         self._stopping = False
         #: What the store last failed with, until it answers again.
         self.error: StoreUnavailable | None = None
@@ -63,20 +67,20 @@ class Lease:
 
     async def renew(self) -> Renewal:
         """Renew once; let the shard start over if the store says so."""
-        shard = self._shard
-        assert shard.incarnation
-        renewal = await shard.store.renew(
-            shard.index,
-            shard.incarnation,
-            shard.epoch,
+        writer = self._writer
+        assert writer.incarnation
+        renewal = await self._store.renew(
+            self._shard.index,
+            writer.incarnation,
+            writer.epoch,
             self._settings.lease,
             self._settings.renewal,
         )
         if renewal.state == "alive":
-            shard.epoch = renewal.epoch
+            writer.epoch = renewal.epoch
         else:
             self._renewals = 0
-            shard.start_over(renewal.state)
+            writer.disown(renewal.state)
         return renewal
 
     async def evict_overdue(self) -> None:
@@ -89,18 +93,20 @@ class Lease:
         if self._eviction:
             await asyncio.wait([self._eviction])
 
-    def fail(self, error: StoreUnavailable) -> None:
-        """Note that the store did not answer."""
+    def fail(self, what: str, error: StoreUnavailable) -> None:
+        """Note that the store did not answer the writer or a heartbeat."""
         self.error = error
         self._renewals = 0
+        self._failing.add(what)
         if self._failed_at is None:
             self._failed_at = self._loop.time()
             logger.error("Group membership is unavailable: %s", error)
 
-    def succeed(self) -> None:
+    def succeed(self, what: str) -> None:
         """Note that the store answered."""
-        self.error = None
-        if self._failed_at is not None:
+        self._failing.discard(what)
+        if self._failed_at is not None and not self._failing:
+            self.error = None
             seconds = self._loop.time() - self._failed_at
             self._failed_at = None
             logger.warning("Group membership is back after %.1f s.", seconds)
@@ -111,7 +117,7 @@ class Lease:
                 await self._renew_and_evict()
                 pause = self._settings.renewal
             except StoreUnavailable as error:
-                self.fail(error)
+                self.fail("heartbeat", error)
                 pause = min(RETRY, self._settings.renewal)
             except Exception:
                 logger.exception("A heartbeat failed; the next one follows.")
@@ -125,7 +131,7 @@ class Lease:
             self._renewals = 0
         renewal = await self.renew()
         self._renewed = self._loop.time()
-        self.succeed()
+        self.succeed("heartbeat")
         if renewal.state != "alive":
             return
         self._renewals += 1
@@ -135,7 +141,7 @@ class Lease:
             for waiter in waiting:
                 if not waiter.done():
                     waiter.set_result(None)
-        self._shard.refresh()
+        self._writer.refresh()
 
     def _evict(self, overdue: Sequence[str]) -> None:
         """Evict in a task of its own: the next renewal does not wait for it."""
@@ -155,9 +161,10 @@ class Lease:
                 for loss in eviction.losses:
                     self._shard.announce_loss(loss)
                 try:
-                    await self._shard.discard(eviction.entries)
+                    await self._writer.discard(eviction.entries)
                 except StoreUnavailable as error:
-                    self.fail(error)  # The layer drops them after group_expiry.
+                    # The layer drops them after group_expiry.
+                    self.fail("heartbeat", error)
                 members += len(eviction.losses)
                 done = eviction.done
             if members:
@@ -170,15 +177,14 @@ class Lease:
 
         Without the answer nobody would hear of these members' leaves.
         """
-        shard = self._shard
-        assert shard.incarnation
-        node = shard.incarnation
+        node = self._writer.incarnation
+        assert node
         self._evictions += 1
         sequence = self._evictions
         while True:
             try:
-                return await shard.store.evict(
-                    shard.index,
+                return await self._store.evict(
+                    self._shard.index,
                     node,
                     sequence,
                     dead,
@@ -187,7 +193,7 @@ class Lease:
                     BATCH,
                 )
             except StoreUnavailable as error:
-                self.fail(error)
+                self.fail("heartbeat", error)
                 if self._stopping:
                     return None
                 await asyncio.sleep(RETRY)

@@ -13,7 +13,7 @@ from django.core.signals import setting_changed
 from . import conf
 from .connection import LocalConnection
 from .groups import Connection, ConnectionGroup, close_message
-from .node import find_node
+from .node import find_nodes
 from .stores import make_store
 from .stores.base import BaseStore, Member
 
@@ -130,14 +130,13 @@ class GroupManager:
     ) -> None:
         """Close every connection of the library's consumers, in a group or not.
 
-        ``local``: only those of this process (this event loop). Code and reason as
+        ``local``: only those of this process. Code and reason as
         in ConnectionGroup.aclose_all().
         """
         message = close_message("groups.close_all", code, reason)
         if local:
-            node = find_node(self.alias)
-            for connection in list(node.connections.values()) if node else ():
-                connection.close(code, reason)
+            for node in find_nodes(self.alias):
+                node.loop.call_soon_threadsafe(node.close_all, code, reason)
             return
         for channel in await self.store.channels():
             await self.channel_layer.send(channel, message)
@@ -157,8 +156,8 @@ class GroupManager:
     ) -> Connection:
         """Return the public face of a member."""
         if local is None:
-            node = find_node(self.alias)
-            local = node.connections.get(member.id) if node else None
+            for node in find_nodes(self.alias):
+                local = local or node.connections.get(member.id)
         return Connection(member, group, self, local)
 
 

@@ -10,7 +10,7 @@ from .stores.base import Entry, Member
 if TYPE_CHECKING:
     from .groups import Connection, ConnectionGroup
     from .receiver import Receiver
-    from .shard import Request
+    from .writer import Request
 
 JOINING, JOINED, LEAVING, ENDED = "joining", "joined", "leaving", "ended"
 
@@ -52,8 +52,9 @@ class Membership:
         elif not self.silent:
             action(argument)
 
-    def begin(self) -> None:
+    def begin(self, request: Request) -> None:
         """Wish to join."""
+        self.request = request
         self.state = JOINING
         self.silent = False
         self.connection.memberships[self.group.name] = self

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, Coroutine, TypeVar
 
 from . import shutdown
-from .announcer import Announcer
+from .announcer import Announcer, check_not_announcing
 from .changes import Changes
 from .connection import LocalConnection, Message
 from .membership import Membership
@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: Seconds that a consumer waits for its own leaves; they go on without it.
+ENDING = 5
+
 _nodes: dict[tuple[asyncio.AbstractEventLoop, str], Node] = {}
 
 
-def find_node(alias: str) -> Node | None:
-    """Return the running event loop's node for an alias, if it has connections."""
-    return _nodes.get((asyncio.get_running_loop(), alias))
+def find_nodes(alias: str) -> list[Node]:
+    """Return this process' nodes for an alias, one per event loop with connections."""
+    return [node for (_, one), node in list(_nodes.items()) if one == alias]
 
 
 class Node:
@@ -87,6 +90,10 @@ class Node:
         membership = Membership(group, connection, member, told)
         await self._shard(group).join(membership, limit)
 
+    def check_may_wait(self, group: ConnectionGroup) -> None:
+        """Raise RuntimeError where waiting for a leave would never end."""
+        check_not_announcing(group.name)
+
     async def leave(
         self, connection: LocalConnection, group: ConnectionGroup, reason: str
     ) -> None:
@@ -97,9 +104,13 @@ class Node:
 
     async def disconnect(self, connection: LocalConnection) -> None:
         """End a connection and its memberships, whatever happens to the caller."""
-        await asyncio.shield(
-            self._spawn(self._disconnect(connection), f"end {connection.id}")
-        )
+        ending = self._spawn(self._disconnect(connection), f"end {connection.id}")
+        await asyncio.wait([ending], timeout=ENDING)
+
+    def close_all(self, code: int | None, reason: str | None) -> None:
+        """Close every connection."""
+        for connection in list(self.connections.values()):
+            connection.close(code, reason)
 
     async def shutdown(self) -> None:
         """End every connection's memberships: the process is told to stop."""

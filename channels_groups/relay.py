@@ -8,14 +8,14 @@ import secrets
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, Iterable
 
 from . import names
-from .connection import LocalConnection, Message, to_frame
+from .connection import Message, to_frame
 from .exceptions import StoreUnavailable
 from .membership import LocalGroup
 from .receiver import Receiver, StopReceiving
-from .stores.base import BaseStore, Entry
+from .stores.base import Entry
 
 if TYPE_CHECKING:
-    from .changes import Changes
+    from .node import Node
 
 logger = logging.getLogger("channels_groups")
 
@@ -30,21 +30,15 @@ class Relay:
 
     def __init__(
         self,
-        layer: Any,
-        store: BaseStore,
+        node: Node,
         shard: int,
-        connections: dict[str, LocalConnection],
         groups: dict[str, LocalGroup],
-        changes: Changes,
-        plain: bool,
     ) -> None:
-        self._layer = layer
-        self._store = store
+        self._node = node
+        self._layer = node.layer
+        self._store = node.store
         self._shard = shard
-        self._connections = connections
         self._groups = groups
-        self._changes = changes
-        self._plain = plain
         self._receiver: Receiver | None = None
         self._heard: dict[str, asyncio.Future[None]] = {}
         self._calls = asyncio.Semaphore(CALLS)
@@ -88,7 +82,7 @@ class Relay:
     async def enter(self, group: LocalGroup) -> None:
         """Add this node to the layer's groups of a group, as far as commits do not."""
         group.entries = [Entry(names.own_name(group.name), self.channel)]
-        if self._plain:
+        if self._node.settings.plain_group_send:
             if group.plain is None:
                 channel = await self._call(self._layer.new_channel())
                 group.plain = Receiver(self._layer, channel, group.put)
@@ -173,7 +167,7 @@ class Relay:
     def _change(self, message: Message) -> None:
         group = self._groups.get(message["group"])
         if group:
-            self._changes.tell(group, message)
+            self._node.changes.tell(group, message)
 
     def _close(self, message: Message) -> None:
         group = self._groups.get(message["group"])
@@ -181,8 +175,7 @@ class Relay:
             group.close(message["code"], message["reason"])
 
     def _close_all(self, message: Message) -> None:
-        for connection in list(self._connections.values()):
-            connection.close(message["code"], message["reason"])
+        self._node.close_all(message["code"], message["reason"])
 
     def _hello(self, message: Message) -> None:
         heard = self._heard.get(message["nonce"])

@@ -1,0 +1,351 @@
+"""The one task that changes a node's part of a shard, and the node's identity there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from typing import TYPE_CHECKING, Iterable
+
+from .exceptions import ConnectionClosed, StoreUnavailable
+from .lease import Lease
+from .membership import ENDED, LocalGroup, Membership
+from .receiver import RETRY
+from .relay import Relay, gather_all
+from .stores.base import (
+    Answer,
+    Entry,
+    Incarnation,
+    Join,
+    LeaseLost,
+    Leave,
+    Operation,
+    StoreRebuilding,
+)
+
+if TYPE_CHECKING:
+    from .shard import Shard
+
+logger = logging.getLogger("channels_groups")
+
+#: Operations in one commit. A script blocks the server for as long as it runs.
+BATCH = 100
+
+
+class Request:
+    """An operation on its way to the store and back."""
+
+    def __init__(
+        self,
+        operation: Operation,
+        membership: Membership,
+        reason: str = "",
+        waiting: frozenset[str] = frozenset(),
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.operation = operation
+        self.membership = membership
+        self.reason = reason
+        #: The groups whose receivers wait for this.
+        self.waiting = waiting
+        self.answered: asyncio.Future[Answer] = loop.create_future()
+        self.announced: asyncio.Future[None] = loop.create_future()
+        #: It is in a commit that the store has or may have seen.
+        self.sent = False
+        #: Nobody wants it any more; only as long as it is not sent.
+        self.dropped = False
+
+    def answer(self, answer: Answer) -> None:
+        if not self.answered.done():
+            self.answered.set_result(answer)
+
+    def drop(self) -> None:
+        """End it without the store."""
+        self.dropped = True
+        if not self.answered.done():
+            self.answered.set_exception(ConnectionClosed())
+            self.answered.exception()  # Retrieved: perhaps nobody waits.
+        self.finish()
+
+    def finish(self) -> None:
+        """There is nothing to announce, or it has been."""
+        if not self.announced.done():
+            self.announced.set_result(None)
+
+
+class Writer:
+    """Commits a node's joins and leaves to one shard.
+
+    One commit is under way at a time and the rest gathers for the next, so the
+    order of operations is the order of their answers and of their signals. The
+    node's place in the layer's groups is changed between commits, by the same
+    task: before the first member of a group is in the store, after the last is
+    out. So is its identity: taken, lost, written back.
+    """
+
+    def __init__(self, shard: Shard) -> None:
+        self.epoch = ""
+        self.incarnation: Incarnation | None = None
+        #: The store was emptied and the living nodes are writing back.
+        self.rebuilding = False
+        self.lease = Lease(shard, self)
+        self._shard = shard
+        self._node = shard.node
+        self._store = shard.node.store
+        self._loop = shard.node.loop
+        self._groups = shard.groups
+        self._relay = self._make_relay()
+        self._sequence = 0
+        self._queue: deque[Request] = deque()
+        self._batch: list[Request] = []
+        self._left: dict[str, LocalGroup] = {}
+        #: When each group was entered, in that order, and those to enter again.
+        self._entered: dict[str, float] = {}
+        self._stale: list[str] = []
+        #: What a renewal said of this incarnation: "lost" or "emptied".
+        self._disowned = ""
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._task = self._loop.create_task(
+            self._write(), name=f"write to shard {shard.index}"
+        )
+
+    def submit(self, request: Request) -> None:
+        """Put an operation into the next commit but one, at the latest."""
+        self._queue.append(request)
+        self._wake.set()
+
+    def leave_layer(self, group: LocalGroup) -> None:
+        """Take the node out of the layer's groups of a group without members."""
+        self._left[group.name] = group
+        self._wake.set()
+
+    def disown(self, state: str) -> None:
+        """Take a new identity ("lost"), or write everything back ("emptied")."""
+        if self.incarnation and not self._disowned:
+            self._disowned = state
+            self._wake.set()
+
+    def refresh(self) -> None:
+        """Enter the groups again that the layer will soon have forgotten."""
+        expiry = getattr(self._node.layer, "group_expiry", None)
+        if expiry is None or self._stale:
+            return
+        oldest = self._loop.time() - expiry / 2
+        for name, entered in self._entered.items():
+            if entered > oldest or len(self._stale) == BATCH:
+                break
+            self._stale.append(name)
+        if self._stale:
+            self._wake.set()
+
+    async def discard(self, entries: Iterable[Entry]) -> None:
+        """Take a dead node's channels out of the layer's groups."""
+        await gather_all(self._relay.discard(entry) for entry in entries)
+
+    async def close(self) -> None:
+        """Write what is left to write, then give up the lease."""
+        self._closing = True
+        self._wake.set()
+        await asyncio.shield(self._task)
+
+    # The task
+
+    async def _write(self) -> None:
+        while not self._is_finished():
+            try:
+                await self._step()
+            except StoreRebuilding:
+                self.rebuilding = True
+                await asyncio.sleep(RETRY)
+            except StoreUnavailable as error:
+                self.lease.fail("writer", error)
+                await asyncio.sleep(RETRY)
+            except Exception:
+                logger.exception("The membership writer failed; it tries again.")
+                await asyncio.sleep(RETRY)
+            else:
+                self.rebuilding = False
+                self.lease.succeed("writer")
+        await self._end()
+
+    async def _step(self) -> None:
+        if self.incarnation is None:
+            await self._register()
+        elif self._disowned == "emptied":
+            await self._write_back()
+        elif self._batch:
+            await self._commit()
+        elif self._disowned:
+            await self._be_reborn()
+        elif self._left:
+            await self._leave_layer()
+        elif self._stale:
+            await self._refresh()
+        elif not self._gather():
+            self._wake.clear()
+            await self._wake.wait()
+
+    def _is_finished(self) -> bool:
+        return self._closing and not (
+            self._queue or self._batch or self._left or self._shard.memberships()
+        )
+
+    async def _end(self) -> None:
+        await self.lease.stop()
+        await self._relay.stop()
+        if self.incarnation:
+            try:
+                await self._store.release(self._shard.index, self.incarnation)
+            except StoreUnavailable:
+                logger.debug("A lease was left to run out.", exc_info=True)
+
+    # Commits
+
+    def _gather(self) -> bool:
+        """Take the next batch out of the queue."""
+        while self._queue and len(self._batch) < BATCH:
+            request = self._queue.popleft()
+            if not request.dropped:
+                self._batch.append(request)
+        self._sequence += bool(self._batch)
+        return bool(self._batch)
+
+    async def _commit(self) -> None:
+        """Commit the batch; again with the same number if no answer came."""
+        assert self.incarnation
+        await self._enter_layer({request.operation.group for request in self._batch})
+        if not self._batch[0].sent:
+            self._batch = [one for one in self._batch if not one.dropped]
+        operations = [request.operation for request in self._batch]
+        for request in self._batch:
+            request.sent = True
+        try:
+            answers = await self._store.commit(
+                self._shard.index,
+                self.incarnation,
+                self._sequence,
+                operations,
+                self._entries(operations),
+            )
+        except LeaseLost:
+            await self._find_out()
+            return
+        batch, self._batch = self._batch, []
+        for request, answer in zip(batch, answers):
+            self._shard.apply(request, answer)
+
+    async def _find_out(self) -> None:
+        """Ask the store why it does not know this node; the next step acts on it."""
+        renewal = await self.lease.renew()
+        if renewal.state == "alive":
+            raise StoreUnavailable("The membership store is not sure of this process.")
+        if renewal.state == "lost":
+            await self._be_reborn()
+
+    # The layer
+
+    async def _enter_layer(self, names: Iterable[str]) -> None:
+        groups = [self._groups[name] for name in names if name in self._groups]
+        groups = [one for one in groups if not one.entered and one.members]
+        await gather_all(self._relay.enter(group) for group in groups)
+        for group in groups:
+            self._entered[group.name] = self._loop.time()
+
+    async def _leave_layer(self) -> None:
+        left = [group for group in self._left.values() if not group.members]
+        await gather_all(self._relay.exit(group) for group in left)
+        self._left.clear()
+        for group in left:
+            self._entered.pop(group.name, None)
+            if not group.members:
+                self._groups.pop(group.name, None)
+
+    async def _refresh(self) -> None:
+        stale, self._stale = self._stale, []
+        groups = [self._groups[name] for name in stale if name in self._groups]
+        await gather_all(self._relay.refresh(group) for group in groups)
+        for name in stale:
+            if self._entered.pop(name, None) is not None:
+                self._entered[name] = self._loop.time()
+
+    def _entries(self, operations: Iterable[Operation]) -> dict[str, list[Entry]]:
+        names = {operation.group for operation in operations}
+        groups = [self._groups[name] for name in names if name in self._groups]
+        return {group.name: group.entries for group in groups}
+
+    def _make_relay(self) -> Relay:
+        return Relay(self._node, self._shard.index, self._groups)
+
+    # Identity
+
+    async def _register(self) -> None:
+        """Take a new identity: begin to listen, then tell the store."""
+        if not self._relay.channel:
+            await self._relay.start()
+        incarnation = Incarnation(secrets.token_urlsafe(9), self._relay.channel)
+        lease = self._node.settings.lease
+        index = self._shard.index
+        self.epoch = await self._store.register(index, incarnation, "", lease)
+        self.incarnation, self._sequence, self._disowned = incarnation, 0, ""
+        self.lease.start()
+
+    async def _be_reborn(self) -> None:
+        """Leave the old identity to those who evicted it, and begin again.
+
+        They told of every leave, also of those that were under way here.
+        """
+        logger.warning("This process lost its lease; its connections join again.")
+        await self.lease.stop()
+        await self._relay.stop()
+        self._relay = self._make_relay()
+        self.incarnation = None
+        for group in self._groups.values():
+            group.entered = False
+        unanswered = [one for one in [*self._batch, *self._queue] if not one.dropped]
+        self._batch = []
+        for request in unanswered:
+            request.sent = False
+            if isinstance(request.operation, Leave):
+                self._shard.forget(request.membership)
+        for request in unanswered:
+            if request.membership.state is ENDED:
+                request.drop()
+        held = [one for one in self._shard.memberships() if one.committed]
+        self._queue = deque(Request(_rejoin(one), one) for one in held)
+        self._queue.extend(one for one in unanswered if not one.dropped)
+
+    async def _write_back(self) -> None:
+        """Give an emptied store what this node holds, without a signal.
+
+        In this order: hear oneself, so that the layer works; the layer's groups;
+        the store. What was under way is decided afterwards, by what is there then.
+        """
+        assert self.incarnation
+        index, lease = self._shard.index, self._node.settings.lease
+        await self._relay.hear()
+        for group in self._groups.values():
+            group.entered = False
+        await self._enter_layer(list(self._groups))
+        epoch = await self._store.register(index, self.incarnation, self.epoch, lease)
+        held = [_rejoin(one) for one in self._shard.memberships() if one.committed]
+        for start in range(0, len(held), BATCH):
+            self._sequence += 1
+            joins = held[start : start + BATCH]
+            await self._store.commit(
+                index,
+                self.incarnation,
+                self._sequence,
+                joins,
+                self._entries(joins),
+                restore=True,
+            )
+        self._sequence += bool(self._batch)
+        self.epoch, self._disowned = epoch, ""
+        logger.warning("The membership store was empty; it was written again.")
+
+
+def _rejoin(membership: Membership) -> Join:
+    name = membership.group.name
+    return Join(name, membership.member, None, membership.told)
