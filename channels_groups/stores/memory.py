@@ -33,6 +33,8 @@ class _Node:
     sequence: int = 0
     answers: list[Answer] = field(default_factory=list)
     groups: dict[str, list[Entry]] = field(default_factory=dict)
+    #: The last eviction's sequence and answer.
+    evicted: tuple[int, Eviction] | None = None
 
 
 @dataclass
@@ -129,25 +131,13 @@ class MemoryStore(BaseStore):
         limit: int,
     ) -> Eviction:
         with self._lock:
-            gone = self._nodes.get(dead)
-            if gone is None or gone.deadline > self._clock():
-                return Eviction([], [], True)
-            gone.deadline = 0
-            losses: list[Loss] = []
-            entries: list[Entry] = []
-            for name in list(gone.groups):
-                layer_entries = gone.groups[name]
-                members = list(self._groups[name].nodes[dead].values())
-                for member, told in members[: limit - len(losses)]:
-                    answer = self._leave(gone, Leave(name, member, told))
-                    losses.append(Loss(name, member, answer))
-                if name not in gone.groups:
-                    entries += layer_entries
-                if len(losses) >= limit:
-                    break
-            if not gone.groups:
-                del self._nodes[dead]
-            return Eviction(losses, entries, not gone.groups)
+            mine = self._nodes.get(node.id)
+            if mine and mine.evicted and mine.evicted[0] == sequence:
+                return mine.evicted[1]
+            eviction = self._evict(dead, limit)
+            if mine:
+                mine.evicted = sequence, eviction
+            return eviction
 
     async def release(self, shard: int, node: Incarnation) -> None:
         with self._lock:
@@ -249,6 +239,27 @@ class MemoryStore(BaseStore):
         if not group.count:
             del self._groups[leave.group]
         return self._answer("left" if group.count else "destroyed", group)
+
+    def _evict(self, dead: str, limit: int) -> Eviction:
+        gone = self._nodes.get(dead)
+        if gone is None or gone.deadline > self._clock():
+            return Eviction([], [], True)
+        gone.deadline = 0
+        losses: list[Loss] = []
+        entries: list[Entry] = []
+        for name in list(gone.groups):
+            layer_entries = gone.groups[name]
+            members = list(self._groups[name].nodes[dead].values())
+            for member, told in members[: limit - len(losses)]:
+                answer = self._leave(gone, Leave(name, member, told))
+                losses.append(Loss(name, member, answer))
+            if name not in gone.groups:
+                entries += layer_entries
+            if len(losses) >= limit:
+                break
+        if not gone.groups:
+            del self._nodes[dead]
+        return Eviction(losses, entries, not gone.groups)
 
     def _answer(self, outcome: str, group: _Group) -> Answer:
         if outcome not in ("unchanged", "full"):

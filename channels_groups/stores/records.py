@@ -27,9 +27,9 @@ class Records:
         told = int(operation.told)
         if isinstance(operation, Join):
             record = self._record(member, user)
-            limit = operation.limit or 0
+            limit = -1 if operation.limit is None else operation.limit
             return [operation.group, member.id, record, user, limit, told]
-        return [operation.group, member.id, False, user, 0, told]
+        return [operation.group, member.id, False, user, -1, told]
 
     def unpack(self, id: bytes, record: bytes) -> Member:
         """Return the member of a record."""

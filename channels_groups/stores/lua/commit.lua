@@ -4,7 +4,7 @@
 --       the groups' entries (msgpack of group -> entries, see common.lua),
 --       layer ('' or channels_redis.core's prefix), group_expiry
 -- An operation: {group, connection, record or false (leave), user or false,
---                limit or 0, told (0 or 1)}
+--                limit or -1, told (0 or 1)}
 -- Returns {'lost'}, {'rebuilding', milliseconds} or {'ok', answers (msgpack)};
 -- an answer: {outcome, count, user_count, revision, told}.
 
@@ -39,10 +39,11 @@ local function unchanged(outcome, group)
 end
 
 local function join(group, id, record, user, limit, told)
-  if limit > 0 and tonumber(call('ZSCORE', index, group) or 0) >= limit then
-    return unchanged(FULL, group)
-  end
   local members = members_key(group, node)
+  if limit >= 0 and tonumber(call('ZSCORE', index, group) or 0) >= limit then
+    local is_in = call('HEXISTS', members, id) == 1
+    return unchanged(is_in and UNCHANGED or FULL, group)
+  end
   if call('HSETNX', members, id, record) == 0 then
     return unchanged(UNCHANGED, group)
   end
