@@ -7,6 +7,7 @@ one script. Checked with channels_redis 4.3.
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from typing import Any, AsyncIterator, Awaitable, Mapping, Sequence
 from weakref import WeakKeyDictionary
@@ -37,6 +38,8 @@ from .base import (
 )
 from .records import Records
 from .scripts import Script, load
+
+logger = logging.getLogger("channels_groups")
 
 #: Seconds until a call counts as unanswered; the contract allows two.
 TIMEOUT = 1.5
@@ -151,6 +154,9 @@ class RedisStore(BaseStore):
             *("epoch", "rebuilding", "revision"),
         )
         try:
+            # First, or who registers next takes this for a node that goes on living
+            # and has not written its data back yet.
+            await self._fall_silent(node)
             await self._run(shard, RELEASE, keys, [node.id])
         finally:
             await self._unsubscribe(node)
@@ -278,6 +284,15 @@ class RedisStore(BaseStore):
         channel = f"{self.prefix}alive:{node.id}"
         await self._in_time(subscription.subscribe(channel))
 
+    async def _fall_silent(self, node: Incarnation) -> None:
+        """Return when the server knows that the node's subscription has ended."""
+        subscription = self._alive.get(node)
+        if subscription is not None:
+            try:
+                await self._in_time(_end(subscription))
+            except StoreUnavailable:
+                logger.debug("A subscription did not end in order.", exc_info=True)
+
     async def _unsubscribe(self, node: Incarnation) -> None:
         subscription = self._alive.pop(node, None)
         if subscription is not None:
@@ -365,6 +380,13 @@ class PubSubStore(RedisStore):
             return await super()._scan(shard, key, cursor)
         finally:
             await self.detach()
+
+
+async def _end(subscription: PubSub) -> None:
+    await subscription.unsubscribe()
+    message = None
+    while message is None or message["type"] != "unsubscribe":
+        message = await subscription.get_message(timeout=None)
 
 
 def _answer(
