@@ -1,0 +1,200 @@
+"""A store in the hands of a test: nodes, time and faults."""
+
+import asyncio
+
+from channels_groups import names
+from channels_groups.stores.base import Entry, Incarnation, Join, Leave, Member
+
+from ..helpers import layers
+from ..helpers.eventually import aeventually
+
+LEASE = 60
+RENEWAL = 20
+
+
+class Clock:
+    """The time, which goes on when it is told to."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+class Lab:
+    """A store with its nodes. `server` is None for the memory store."""
+
+    def __init__(self, store, *, clock=None, server=None, prefix=""):
+        self.store = store
+        self.clock = clock
+        self.server = server
+        self.prefix = prefix
+        self.nodes = []
+
+    async def node(self, lease=LEASE, shard=0):
+        """Return a new node with a lease."""
+        node = Node(self.store, f"node{len(self.nodes)}", shard)
+        self.nodes.append(node)
+        await node.register(lease)
+        return node
+
+    async def expire(self, *nodes):
+        """Let the leases of nodes run out."""
+        for node in nodes:
+            await node.renew(lease=0.05)
+        if self.clock:
+            self.clock.now += 0.05
+        gone = {node.incarnation.channel for node in nodes}
+
+        async def are_gone():
+            return gone.isdisjoint(await self.store.channels())
+
+        await aeventually(are_gone)
+
+    def empty(self):
+        """Delete everything that the store has on the server, as FLUSHALL does."""
+        with self.server.client() as client:
+            for key in self.keys():
+                client.delete(key)
+
+    def keys(self):
+        """Return the keys that are there, or what the memory store holds."""
+        if self.server is None:
+            return [*self.store._nodes, *self.store._groups]
+        return layers.keys_of(self.server, self.prefix)
+
+    async def leave_nothing(self):
+        """Take every node out; then nothing may be left."""
+        for node in self.nodes:
+            await node.leave_all()
+            await node.release()
+        keys = self.keys()
+        if self.server:
+            # What an evicted node may yet ask for; it expires by itself.
+            keys = [key for key, ttl in keys.items() if not 0 < ttl <= 600]
+            await aeventually(self._subscriptions, equals=[])
+        assert not keys
+
+    def _subscriptions(self):
+        return layers.subscriptions_of(self.server, self.prefix)
+
+
+class Node:
+    """A process as the store sees it; it remembers what it is a member of."""
+
+    def __init__(self, store, id, shard=0):
+        self.store = store
+        self.shard = shard
+        self.incarnation = Incarnation(id, f"specific.{id}!channel")
+        self.epoch = ""
+        self.sequence = 0
+        self.evictions = 0
+        self.held = {}
+
+    @property
+    def id(self):
+        return self.incarnation.id
+
+    async def register(self, lease=LEASE):
+        self.epoch = await self.store.register(
+            self.shard, self.incarnation, self.epoch, lease
+        )
+        return self.epoch
+
+    async def renew(self, lease=LEASE, renewal=RENEWAL):
+        return await self.store.renew(
+            self.shard, self.incarnation, self.epoch, lease, renewal
+        )
+
+    async def commit(self, *operations, sequence=None, restore=False):
+        if sequence is None:
+            sequence = self.sequence + 1
+        self.sequence = max(self.sequence, sequence)
+        groups = {operation.group for operation in operations}
+        answers = await self.store.commit(
+            self.shard,
+            self.incarnation,
+            sequence,
+            operations,
+            {group: self.entries(group) for group in groups},
+            restore,
+        )
+        for operation, answer in zip(operations, answers):
+            key = operation.group, operation.member.id
+            if answer.outcome in ("created", "joined"):
+                self.held[key] = operation
+            elif answer.outcome in ("left", "destroyed"):
+                self.held.pop(key, None)
+        return answers
+
+    def entries(self, group):
+        return [Entry(names.own_name(group), self.incarnation.channel)]
+
+    async def join(self, group, member, limit=None, told=False):
+        return (await self.commit(Join(group, member, limit, told)))[0]
+
+    async def leave(self, group, member, told=False):
+        return (await self.commit(Leave(group, member, told)))[0]
+
+    async def leave_all(self):
+        """Leave what it is still in, unless it was evicted."""
+        joins = list(self.held.values())
+        leaves = [Leave(one.group, one.member, one.told) for one in joins]
+        if leaves and (await self.renew()).state == "alive":
+            await self.commit(*leaves)
+
+    async def evict(
+        self, dead, *, limit=100, sequence=None, lease=LEASE, renewal=RENEWAL
+    ):
+        if sequence is None:
+            sequence = self.evictions + 1
+        self.evictions = max(self.evictions, sequence)
+        return await self.store.evict(
+            self.shard,
+            self.incarnation,
+            sequence,
+            dead.id,
+            lease,
+            renewal,
+            limit,
+        )
+
+    async def evict_all(self, dead, *, limit=100):
+        """Evict batch by batch, and return the batches."""
+        batches = [await self.evict(dead, limit=limit)]
+        while not batches[-1].done:
+            batches.append(await self.evict(dead, limit=limit))
+            await asyncio.sleep(0)
+        return batches
+
+    async def release(self):
+        await self.store.release(self.shard, self.incarnation)
+
+
+def member(id, user=None, info=None, channel=None, joined_at=1_700_000_000.25):
+    """Return a member."""
+    channel = channel or f"specific.{id}!{0:032x}"
+    return Member(id, channel, user, info or {}, joined_at)
+
+
+async def list_members(store, group):
+    """Return all pages of a group's members, and how many pages there were."""
+    members, cursor = await store.members(group, None)
+    pages = 1
+    while cursor is not None:
+        page, cursor = await store.members(group, cursor)
+        members = members + page
+        pages += 1
+    return members, pages
+
+
+async def list_groups(store, prefix=""):
+    """Return all pages of the groups, and how many pages there were."""
+    groups, cursor = await store.groups(prefix, None)
+    pages = 1
+    while cursor is not None:
+        page, cursor = await store.groups(prefix, cursor)
+        groups = groups + page
+        pages += 1
+    return groups, pages

@@ -1,0 +1,836 @@
+"""What stores/base.py promises, held against every store."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+from channels.layers import get_channel_layer
+
+from channels_groups import names
+from channels_groups.stores import make_store
+from channels_groups.stores.base import PAGE, Join, LeaseLost, Leave, StoreRebuilding
+
+from ..helpers import layers
+from ..helpers.eventually import aeventually
+from .conftest import KINDS, close
+from .lab import Lab, list_groups, list_members, member
+
+every_store = pytest.mark.parametrize("kind", KINDS, indirect=True)
+redis_stores = pytest.mark.parametrize("kind", KINDS[1:], indirect=True)
+unsealed_core = pytest.mark.parametrize("kind", ["core", "core-redis7"], indirect=True)
+
+ANN, BOB, CAT, DAN = (member(id, user=f"user-{id}") for id in ("a", "b", "c", "d"))
+
+NAMES = [
+    *("room", "a", "a:b", "a:b:c", "members:a:b", "groups:index", "nodes:x", ":", "::"),
+    *("*", "a*", "a*b", "?", "a?b", "[a-c]", "[^a]", "[", "]", "a]", "\\", "a\\b"),
+    *("\\*", "^", "^x", "-", "a-c", "groups.room", "..", "%s", "{0}", "'", '"', "$(x)"),
+    *(" ", "  ", "\t", "a\nb", "room\n", "\x00", "\x00a", "a\x00", "\x7f", "\ufeff"),
+    *("Zürich", "e\u0301", "\u00e9", "ﬁ", "fi", "İ", "i", "I", "ß", "SS", "ء", "١٢"),
+    *(
+        "日本語",
+        "קבוצה",
+        "กลุ่ม",
+        "नमस्ते",
+        "🏳️‍🌈",
+        "👩‍👩‍👧",
+        "\U0010ffff",
+        "\ue000",
+    ),
+    *("x" * 99, "x" * 100, "x" * 1000, "👍" * 1000, "ann@example.org", "/path/?q=1#a"),
+]
+
+
+def outcomes(answers):
+    return [answer.outcome for answer in answers]
+
+
+def facts(answer):
+    return answer.outcome, answer.count, answer.user_count
+
+
+# Joins and leaves
+
+
+@every_store
+async def test_the_first_creates_and_the_last_destroys(lab):
+    node = await lab.node()
+    answers = [
+        await node.join("room", ANN),
+        await node.join("room", BOB),
+        await node.leave("room", ANN),
+        await node.leave("room", BOB),
+    ]
+    assert [facts(answer) for answer in answers] == [
+        ("created", 1, 1),
+        ("joined", 2, 2),
+        ("left", 1, 1),
+        ("destroyed", 0, 0),
+    ]
+
+
+@every_store
+async def test_a_group_is_created_and_destroyed_once_over_all_nodes(lab):
+    one, two = await lab.node(), await lab.node()
+    assert facts(await one.join("room", ANN)) == ("created", 1, 1)
+    assert facts(await two.join("room", BOB)) == ("joined", 2, 2)
+    assert facts(await one.leave("room", ANN)) == ("left", 1, 1)
+    assert facts(await two.leave("room", BOB)) == ("destroyed", 0, 0)
+
+
+@every_store
+async def test_what_changes_nothing_is_unchanged(lab):
+    node = await lab.node()
+    assert facts(await node.leave("room", ANN)) == ("unchanged", 0, 0)
+    await node.join("room", ANN)
+    assert facts(await node.join("room", ANN)) == ("unchanged", 1, 1)
+    assert facts(await node.leave("room", BOB)) == ("unchanged", 1, 1)
+    assert facts(await node.leave("room", ANN)) == ("destroyed", 0, 0)
+
+
+@every_store
+async def test_the_operations_of_one_commit_are_carried_out_in_order(lab):
+    node = await lab.node()
+    answers = await node.commit(
+        Join("room", ANN),
+        Join("other", ANN),
+        Join("room", BOB),
+        Leave("room", ANN),
+        Leave("room", BOB),
+        Join("room", CAT),
+        Join("room", CAT),
+    )
+    assert [facts(answer) for answer in answers] == [
+        ("created", 1, 1),
+        ("created", 1, 1),
+        ("joined", 2, 2),
+        ("left", 1, 1),
+        ("destroyed", 0, 0),
+        ("created", 1, 1),
+        ("unchanged", 1, 1),
+    ]
+    assert await lab.store.count("room") == 1
+
+
+@every_store
+async def test_users_are_counted_once_and_connections_each(lab):
+    one, two = await lab.node(), await lab.node()
+    empty, nobody = member("e", user=""), member("n")
+    assert facts(await one.join("room", member("1", "Ann"))) == ("created", 1, 1)
+    assert facts(await two.join("room", member("2", "Ann"))) == ("joined", 2, 1)
+    assert facts(await one.join("room", nobody)) == ("joined", 3, 1)
+    assert facts(await one.join("room", empty)) == ("joined", 4, 2)
+    assert await lab.store.users("room") == {"Ann", ""}
+    assert await lab.store.user_count("room") == 2
+    assert facts(await one.leave("room", member("1", "Ann"))) == ("left", 3, 2)
+    assert facts(await two.leave("room", member("2", "Ann"))) == ("left", 2, 1)
+    assert facts(await one.leave("room", nobody)) == ("left", 1, 1)
+    assert await lab.store.users("room") == {""}
+
+
+@every_store
+async def test_revisions_grow_over_destroy_and_create(lab):
+    one, two = await lab.node(), await lab.node()
+    revisions = []
+    for _ in range(3):
+        revisions.append((await one.join("room", ANN)).revision)
+        revisions.append((await two.join("room", BOB)).revision)
+        revisions.append((await one.leave("room", ANN)).revision)
+        revisions.append((await two.leave("room", BOB)).revision)
+    assert revisions == sorted(set(revisions))
+
+
+@every_store
+async def test_revisions_grow_over_a_store_that_nobody_used_meanwhile(lab):
+    one = await lab.node()
+    before = (await one.join("room", ANN)).revision
+    await one.leave("room", ANN)
+    await one.release()
+    two = await lab.node()
+    assert (await two.join("room", ANN)).revision > before
+
+
+@every_store
+async def test_a_repeated_sequence_number_gives_the_first_answer(lab):
+    node = await lab.node()
+    operations = Join("room", ANN), Join("room", BOB), Leave("room", ANN)
+    first = await node.commit(*operations, sequence=7)
+    assert outcomes(first) == ["created", "joined", "left"]
+    again = await node.commit(*operations, sequence=7)
+    assert again == first
+    assert facts(await node.join("room", CAT)) == ("joined", 2, 2)
+    assert await lab.store.membership_count() == 2
+
+
+@every_store
+async def test_a_lower_sequence_number_is_refused(lab):
+    node = await lab.node()
+    await node.commit(Join("room", ANN), sequence=7)
+    with pytest.raises(LeaseLost):
+        await node.commit(Join("room", BOB), sequence=6)
+    assert await lab.store.count("room") == 1
+
+
+@every_store
+async def test_each_node_has_sequence_numbers_of_its_own(lab):
+    one, two = await lab.node(), await lab.node()
+    await one.commit(Join("room", ANN), sequence=1)
+    assert outcomes(await two.commit(Join("room", BOB), sequence=1)) == ["joined"]
+
+
+@every_store
+async def test_a_commit_without_a_lease_is_refused(lab):
+    node = await lab.node()
+    await node.release()
+    with pytest.raises(LeaseLost):
+        await node.join("room", ANN)
+    assert await lab.store.count("room") == 0
+    assert not lab.keys()
+
+
+@every_store
+async def test_told_says_whether_any_member_wants_to_be_told(lab):
+    one, two = await lab.node(), await lab.node()
+    assert not (await one.join("room", ANN)).told
+    assert (await two.join("room", BOB, told=True)).told
+    assert (await one.join("room", CAT)).told
+    assert not (await one.join("other", CAT)).told
+    assert (await one.join("room", DAN, told=True)).told
+    assert (await two.leave("room", BOB, told=True)).told
+    assert (await one.leave("room", ANN)).told
+    assert not (await one.leave("room", DAN, told=True)).told
+
+
+@every_store
+async def test_told_is_right_within_one_commit(lab):
+    one, two = await lab.node(), await lab.node()
+    await two.join("room", member("z"))
+    answers = await one.commit(
+        Join("room", ANN),
+        Join("room", BOB, told=True),
+        Join("room", CAT, told=True),
+        Leave("room", BOB, told=True),
+        Leave("room", ANN),
+        Leave("room", CAT, told=True),
+        Join("room", CAT, told=True),
+        Leave("room", CAT, told=True),
+    )
+    assert [answer.told for answer in answers] == [
+        *(False, True, True, True, True, False, True, False)
+    ]
+
+
+# Limits
+
+
+@every_store
+async def test_a_full_group_takes_nobody_until_one_leaves(lab):
+    one, two = await lab.node(), await lab.node()
+    await one.join("room", ANN, limit=2)
+    await two.join("room", BOB, limit=2)
+    assert facts(await one.join("room", CAT, limit=2)) == ("full", 2, 2)
+    assert await lab.store.member("room", CAT.id) is None
+    assert facts(await one.join("room", CAT, limit=3)) == ("joined", 3, 3)
+    await two.leave("room", BOB)
+    assert facts(await two.join("room", BOB, limit=2)) == ("full", 2, 2)
+    await one.leave("room", CAT)
+    assert facts(await two.join("room", BOB, limit=2)) == ("joined", 2, 2)
+
+
+@every_store
+async def test_a_limit_of_none_admits_and_of_nought_refuses(lab):
+    node = await lab.node()
+    assert facts(await node.join("room", ANN, limit=0)) == ("full", 0, 0)
+    assert not await lab.store.group_count()
+    assert facts(await node.join("room", ANN, limit=None)) == ("created", 1, 1)
+
+
+@every_store
+async def test_a_member_of_a_full_group_is_in_it(lab):
+    node = await lab.node()
+    await node.join("room", ANN, limit=1)
+    assert facts(await node.join("room", ANN, limit=1)) == ("unchanged", 1, 1)
+
+
+@every_store
+async def test_a_race_never_lets_one_too_many_in(lab):
+    nodes = [await lab.node() for _ in range(8)]
+    joins = [
+        node.commit(
+            *(Join("room", member(f"{node.id}-{n}"), limit=5) for n in range(3))
+        )
+        for node in nodes
+    ]
+    answers = [answer for batch in await asyncio.gather(*joins) for answer in batch]
+    assert Counter(outcomes(answers)) == {"created": 1, "joined": 4, "full": 19}
+    admitted = [answer for answer in answers if answer.outcome != "full"]
+    assert sorted(answer.count for answer in admitted) == [1, 2, 3, 4, 5]
+    assert await lab.store.count("room") == 5
+
+
+@every_store
+async def test_two_nodes_that_race_create_and_destroy_once(lab):
+    nodes = [await lab.node() for _ in range(4)]
+    for _ in range(10):
+        joined = await asyncio.gather(
+            *(node.join("room", member(node.id)) for node in nodes)
+        )
+        left = await asyncio.gather(
+            *(node.leave("room", member(node.id)) for node in nodes)
+        )
+        assert Counter(outcomes(joined)) == {"created": 1, "joined": 3}
+        assert Counter(outcomes(left)) == {"left": 3, "destroyed": 1}
+
+
+# Reading
+
+
+@every_store
+async def test_a_member_is_read_as_it_was_written(lab):
+    node = await lab.node()
+    written = [
+        member("plain"),
+        member("user", user="Zoë:12:☃"),
+        member("info", info={"name": "Zoë", "n": [1, 2.5, None, True, {"a": "\x00"}]}),
+        member("odd", channel="specific.inmemory!abcDEF"),
+        member("long", channel=f"pre.fix!{'0123456789abcdef' * 2}"),
+        member("digits", user="12:"),
+        member("huge", info={"n": 2**80, "deep": [[[["x" * 8000]]]]}),
+    ]
+    for one in written:
+        await node.join("room", one)
+    for one in written:
+        assert await lab.store.member("room", one.id) == one
+    found, _ = await list_members(lab.store, "room")
+    assert sorted(found) == sorted(written)
+
+
+@every_store
+async def test_nothing_is_read_of_a_group_that_is_not_there(lab):
+    store = lab.store
+    assert await store.count("room") == 0
+    assert await store.user_count("room") == 0
+    assert await store.users("room") == set()
+    assert await store.member("room", "a") is None
+    assert await list_members(store, "room") == ([], 1)
+    assert await list_groups(store) == ([], 1)
+    assert await list_groups(store, "ro") == ([], 1)
+    assert await store.group_count() == 0
+    assert await store.membership_count() == 0
+    assert await store.channels() == []
+
+
+@every_store
+async def test_the_counts_of_all_groups(lab):
+    one, two = await lab.node(), await lab.node()
+    await one.join("a", ANN)
+    await one.join("b", ANN)
+    await two.join("b", BOB)
+    assert await lab.store.group_count() == 2
+    assert await lab.store.membership_count() == 3
+    assert sorted(await lab.store.channels()) == sorted(
+        node.incarnation.channel for node in (one, two)
+    )
+    await one.leave("a", ANN)
+    assert await lab.store.group_count() == 1
+    assert await lab.store.membership_count() == 2
+
+
+@every_store
+async def test_members_come_in_pages(lab):
+    one, two = await lab.node(), await lab.node()
+    wanted = [member(f"m{n}", user=f"u{n}") for n in range(PAGE + 100)]
+    for node, part in (one, wanted[: PAGE + 50]), (two, wanted[PAGE + 50 :]):
+        for start in range(0, len(part), 400):
+            await node.commit(*(Join("room", m) for m in part[start : start + 400]))
+    members, pages = await list_members(lab.store, "room")
+    assert pages >= 2
+    assert sorted(members) == sorted(wanted)
+    assert await lab.store.users("room") == {one.user_id for one in wanted}
+    assert await lab.store.user_count("room") == len(wanted)
+    first, _ = await lab.store.members("room", None)
+    assert len(first) <= 2 * PAGE
+
+
+@every_store
+async def test_groups_come_in_pages_with_most_members_first(lab):
+    node = await lab.node()
+    wanted = {f"g{n}": 1 for n in range(PAGE + 100)} | {"big": 3, "bigger": 4}
+    joins = [
+        Join(group, member(f"m{n}"))
+        for group, count in wanted.items()
+        for n in range(count)
+    ]
+    for start in range(0, len(joins), 400):
+        await node.commit(*joins[start : start + 400])
+    groups, pages = await list_groups(lab.store)
+    assert pages >= 2
+    assert groups[:2] == [("bigger", 4), ("big", 3)]
+    assert dict(groups) == wanted and len(groups) == len(wanted)
+    prefixed, _ = await list_groups(lab.store, "g1")
+    assert dict(prefixed) == {name: 1 for name in wanted if name.startswith("g1")}
+    assert await lab.store.group_count() == len(wanted)
+
+
+@every_store
+async def test_names_of_every_kind_stay_apart(lab):
+    one, two = await lab.node(), await lab.node()
+    members = [member(f"m{n}", user=name[:100]) for n, name in enumerate(NAMES)]
+    first = await one.commit(*(Join(*pair) for pair in zip(NAMES, members)))
+    assert {facts(answer) for answer in first} == {("created", 1, 1)}
+    second = await two.commit(*(Join(name, DAN) for name in NAMES))
+    assert {facts(answer) for answer in second} == {("joined", 2, 2)}
+    for number, name in enumerate(NAMES):
+        found, _ = await list_members(lab.store, name)
+        assert {one.id for one in found} == {f"m{number}", DAN.id}, name
+        assert await lab.store.users(name) == {name[:100], DAN.user_id}
+        assert (await lab.store.member(name, f"m{number}")).user_id == name[:100]
+    groups, _ = await list_groups(lab.store)
+    assert sorted(groups) == sorted((name, 2) for name in NAMES)
+
+
+@every_store
+async def test_a_prefix_is_no_pattern(lab):
+    node = await lab.node()
+    await node.commit(*(Join(name, ANN) for name in NAMES))
+    for prefix in {name[:length] for name in NAMES for length in (1, 3, 1000)}:
+        groups, _ = await list_groups(lab.store, prefix)
+        wanted = [name for name in NAMES if name.startswith(prefix)]
+        assert sorted(name for name, _ in groups) == sorted(wanted), prefix
+
+
+# Leases
+
+
+@every_store
+async def test_reading_leaves_out_nodes_whose_lease_has_run_out(lab):
+    one, two = await lab.node(), await lab.node()
+    await one.join("shared", member("1", user="both"))
+    await two.join("shared", member("2", user="both"))
+    await two.join("shared", member("3", user="only two"))
+    await two.join("lonely", member("3", user="only two"))
+    await lab.expire(two)
+    store = lab.store
+    assert await store.count("shared") == 1
+    assert await store.count("lonely") == 0
+    assert await store.user_count("shared") == 1
+    assert await store.users("shared") == {"both"}
+    assert await store.user_count("lonely") == 0
+    assert await store.users("lonely") == set()
+    assert await store.member("shared", "2") is None
+    assert (await store.member("shared", "1")).id == "1"
+    assert [one.id for one in (await list_members(store, "shared"))[0]] == ["1"]
+    assert (await list_members(store, "lonely"))[0] == []
+    assert await list_groups(store) == ([("shared", 1)], 1)
+    assert await list_groups(store, "l") == ([], 1)
+    assert await list_groups(store, "s") == ([("shared", 1)], 1)
+    assert await store.group_count() == 1
+    assert await store.membership_count() == 1
+    assert await store.channels() == [one.incarnation.channel]
+
+
+@every_store
+async def test_a_commit_sees_the_members_of_an_expired_node(lab):
+    one, two = await lab.node(), await lab.node()
+    await two.join("room", BOB)
+    await lab.expire(two)
+    assert facts(await one.join("room", ANN, limit=1)) == ("full", 1, 1)
+    assert facts(await one.join("room", ANN)) == ("joined", 2, 2)
+    assert facts(await one.leave("room", ANN)) == ("left", 1, 1)
+
+
+@every_store
+async def test_an_expired_node_that_renews_is_there_again(lab):
+    one, two = await lab.node(), await lab.node()
+    await two.join("room", BOB)
+    await lab.expire(two)
+    assert (await two.renew()).state == "alive"
+    assert await lab.store.count("room") == 1
+    assert two.id not in (await one.renew()).overdue
+
+
+@every_store
+async def test_renewing_puts_off_the_end(lab):
+    one, two = await lab.node(), await lab.node(lease=0.05)
+    renewal = await two.renew()
+    assert (renewal.state, renewal.epoch) == ("alive", two.epoch)
+    await lab.expire(one)
+    assert await lab.store.channels() == [two.incarnation.channel]
+
+
+@every_store
+async def test_an_expired_node_is_overdue_for_the_others_only(lab):
+    one, two = await lab.node(), await lab.node()
+    assert (await one.renew()).overdue == []
+    await lab.expire(two)
+    assert (await one.renew()).overdue == [two.id]
+    assert (await two.renew()).overdue == []
+    assert (await one.renew()).overdue == []
+
+
+@redis_stores
+async def test_who_missed_renewals_is_overdue_only_if_its_connection_broke(lab):
+    one, silent, broken = await lab.node(), await lab.node(), await lab.node()
+    await silent.join("room", ANN)
+    await broken.join("room", BOB)
+    await lab.store._unsubscribe(broken.incarnation)
+
+    async def overdue():
+        return (await one.renew(renewal=0.1)).overdue
+
+    # Both are silent for longer than 1.3 renewals; only one has lost its connection.
+    assert await aeventually(overdue) == [broken.id]
+    assert (await one.evict(silent, renewal=0.1)).losses == []
+    [loss] = (await one.evict(broken, renewal=0.1)).losses
+    assert loss.member == BOB
+    assert await lab.store.count("room") == 1
+
+
+@redis_stores
+async def test_a_node_whose_connection_broke_is_not_evicted_before_it_is_overdue(lab):
+    one, two = await lab.node(), await lab.node()
+    await two.join("room", BOB)
+    await lab.store._unsubscribe(two.incarnation)
+    await two.store._unsubscribe(two.incarnation)
+    assert (await one.renew(renewal=20)).overdue == []
+    assert (await one.evict(two, renewal=20)).losses == []
+    assert await lab.store.count("room") == 1
+
+
+@redis_stores
+async def test_a_renewal_mends_a_broken_connection(lab):
+    one, two = await lab.node(), await lab.node()
+    await lab.store._unsubscribe(two.incarnation)
+    await two.renew()
+    channel = f"{lab.prefix}:groups:alive:{two.id}"
+    assert channel in layers.subscriptions_of(lab.server, lab.prefix)
+    assert (await one.renew(renewal=0.001)).overdue == []
+
+
+@every_store
+async def test_a_released_node_leaves_nothing(lab):
+    node = await lab.node()
+    await node.join("room", ANN, told=True)
+    await node.leave("room", ANN, told=True)
+    await node.release()
+    assert not lab.keys()
+    assert await lab.store.channels() == []
+    with pytest.raises(LeaseLost):
+        await node.join("room", ANN)
+
+
+@every_store
+async def test_a_node_may_release_twice_and_the_others_stay(lab):
+    one, two = await lab.node(), await lab.node()
+    await two.join("room", BOB)
+    await one.release()
+    await one.release()
+    assert await lab.store.count("room") == 1
+    assert (await two.renew()).state == "alive"
+
+
+@redis_stores
+async def test_a_node_that_releases_is_not_taken_for_one_that_lost_its_data(lab):
+    for _ in range(10):
+        one = await lab.node()
+        assert outcomes(await one.commit(Join("room", ANN))) == ["created"]
+        await one.leave("room", ANN)
+        _, two = await asyncio.gather(one.release(), lab.node())
+        assert outcomes(await two.commit(Join("other", ANN))) == ["created"]
+        await two.leave("other", ANN)
+        await two.release()
+
+
+# Eviction
+
+
+@every_store
+async def test_every_member_of_a_dead_node_is_lost_once(lab):
+    dead, one, two = [await lab.node() for _ in range(3)]
+    sizes = {"big": 90, "middle": 35, "small": 1, "shared": 30}
+    members = {
+        (group, f"{group}{n}"): member(f"{group}{n}", user=f"u{n // 2}", info={"n": n})
+        for group, size in sizes.items()
+        for n in range(size)
+    }
+    await dead.commit(*(Join(group, m) for (group, _), m in members.items()))
+    last = await one.join("shared", member("stays", user="u0"))
+    await lab.expire(dead)
+    batches = sum(
+        await asyncio.gather(
+            one.evict_all(dead, limit=20), two.evict_all(dead, limit=20)
+        ),
+        [],
+    )
+    losses = [loss for batch in batches for loss in batch.losses]
+    assert all(len(batch.losses) <= 20 for batch in batches)
+    lost = Counter((loss.group, loss.member.id) for loss in losses)
+    assert lost == Counter(members.keys())
+    assert all(loss.member == members[loss.group, loss.member.id] for loss in losses)
+    for group, size in sizes.items():
+        check_losses(group, size, losses, survivors=int(group == "shared"))
+    revisions = [loss.answer.revision for loss in losses]
+    assert len(set(revisions)) == len(revisions)
+    assert min(revisions) > last.revision
+    assert await lab.store.membership_count() == 1
+    assert await list_groups(lab.store) == ([("shared", 1)], 1)
+    assert await lab.store.users("shared") == {"u0"}
+    assert (await one.renew()).overdue == []
+
+
+def check_losses(group, size, losses, survivors):
+    answers = [loss.answer for loss in losses if loss.group == group]
+    answers.sort(key=lambda answer: answer.revision)
+    counts = [answer.count for answer in answers]
+    assert counts == list(range(size - 1 + survivors, survivors - 1, -1))
+    users = [answer.user_count for answer in answers]
+    assert users == sorted(users, reverse=True)
+    assert users[-1] == survivors
+    ended = [answer.outcome for answer in answers].count("destroyed")
+    assert ended == (0 if survivors else 1)
+    if not survivors:
+        assert answers[-1].outcome == "destroyed"
+
+
+@every_store
+async def test_what_a_survivor_discards_from_the_layer(lab):
+    dead, one = await lab.node(), await lab.node()
+    await dead.join("room", ANN)
+    await dead.join("other", ANN)
+    await lab.expire(dead)
+    [batch] = await one.evict_all(dead)
+    written = {entry for group in ("room", "other") for entry in dead.entries(group)}
+    if type(lab.store).__name__ == "CoreStore":
+        assert batch.entries == []
+        assert not any(":group:" in key for key in lab.keys())
+    else:
+        assert set(batch.entries) == written
+    await one.join("room", BOB)
+
+
+@unsealed_core
+async def test_commits_write_the_entries_of_the_layer_as_it_does_itself(lab, server):
+    node = await lab.node()
+    await node.join("room", ANN)
+    layer = get_channel_layer()
+    layer_group = names.own_name("room")
+    ours = read_zset(server, f"{lab.prefix}:group:{layer_group}")
+    await layer.group_add(layer_group, "specific.other!channel")
+    both = read_zset(server, f"{lab.prefix}:group:{layer_group}")
+    assert list(ours) == [node.incarnation.channel]
+    assert set(both) == {node.incarnation.channel, "specific.other!channel"}
+    assert max(both.values()) - min(both.values()) < 60
+    await layer.group_discard(layer_group, "specific.other!channel")
+    expires = layers.keys_of(server, lab.prefix)[f"{lab.prefix}:group:{layer_group}"]
+    assert 86000 < expires <= 86400
+    await node.leave("room", ANN)
+    assert not read_zset(server, f"{lab.prefix}:group:{layer_group}")
+
+
+def read_zset(server, key):
+    with server.client() as client:
+        return dict(client.zrange(key, 0, -1, withscores=True))
+
+
+@every_store
+async def test_a_node_that_renewed_is_not_evicted(lab):
+    one, two = await lab.node(), await lab.node()
+    await two.join("room", BOB)
+    await lab.expire(two)
+    assert (await one.renew()).overdue == [two.id]
+    await two.renew()
+    assert await one.evict(two) == ([], [], True)
+    assert facts(await two.leave("room", BOB)) == ("destroyed", 0, 0)
+
+
+@every_store
+async def test_nobody_is_evicted_who_is_not_known(lab):
+    one, two = await lab.node(), await lab.node()
+    await two.release()
+    assert await one.evict(two) == ([], [], True)
+
+
+@every_store
+async def test_a_repeated_eviction_gives_the_first_answer(lab):
+    dead, one = await lab.node(), await lab.node()
+    await dead.commit(*(Join("room", member(f"m{n}")) for n in range(6)))
+    await lab.expire(dead)
+    first = await one.evict(dead, limit=4, sequence=1)
+    assert len(first.losses) == 4 and not first.done
+    assert await one.evict(dead, limit=4, sequence=1) == first
+    second = await one.evict(dead, limit=4, sequence=2)
+    assert len(second.losses) == 2
+    assert await one.evict(dead, limit=4, sequence=2) == second
+    lost = {loss.member.id for loss in [*first.losses, *second.losses]}
+    assert lost == {f"m{n}" for n in range(6)}
+
+
+@every_store
+async def test_evictions_and_commits_are_numbered_apart(lab):
+    dead, one = await lab.node(), await lab.node()
+    await dead.join("room", BOB)
+    answer = await one.join("room", ANN)
+    await lab.expire(dead)
+    assert [loss.member for loss in (await one.evict(dead, sequence=1)).losses] == [BOB]
+    assert await one.commit(Join("room", ANN), sequence=1) == [answer]
+
+
+@every_store
+async def test_a_node_whose_eviction_has_begun_has_lost_its_lease(lab):
+    dead, one = await lab.node(), await lab.node()
+    await dead.commit(*(Join("room", member(f"m{n}")) for n in range(6)))
+    await lab.expire(dead)
+    assert not (await one.evict(dead, limit=4)).done
+    assert (await dead.renew()).state == "lost"
+    with pytest.raises(LeaseLost):
+        await dead.join("room", ANN)
+    assert await lab.store.count("room") == 0
+    assert (await one.renew()).overdue == [dead.id]
+    await one.evict_all(dead)
+    assert (await dead.renew()).state == "lost"
+    with pytest.raises(LeaseLost):
+        await dead.join("room", ANN)
+    assert (await one.renew()).overdue == []
+
+
+@every_store
+async def test_a_dead_nodes_wish_to_be_told_does_not_count(lab):
+    dead, one = await lab.node(), await lab.node()
+    await dead.join("room", BOB, told=True)
+    assert (await one.join("room", ANN)).told
+    await lab.expire(dead)
+    [loss] = (await one.evict(dead)).losses
+    assert not loss.answer.told
+    assert not (await one.join("room", CAT)).told
+
+
+@every_store
+async def test_a_living_nodes_wish_to_be_told_of_losses_counts(lab):
+    dead, one = await lab.node(), await lab.node()
+    await dead.join("room", BOB)
+    await one.join("room", ANN, told=True)
+    await lab.expire(dead)
+    [loss] = (await one.evict(dead)).losses
+    assert facts(loss.answer) == ("left", 1, 1)
+    assert loss.answer.told
+
+
+@redis_stores
+async def test_a_frozen_node_may_ask_what_its_last_commit_did(lab):
+    dead, one = await lab.node(), await lab.node()
+    answers = await dead.commit(Join("room", ANN), sequence=1)
+    await lab.expire(dead)
+    await one.evict_all(dead)
+    assert await dead.commit(Join("room", ANN), sequence=1) == answers
+    assert await lab.store.count("room") == 0
+    dead.held.clear()
+
+
+@every_store
+async def test_a_node_that_released_with_members_is_evicted(lab):
+    if lab.server is None:
+        pytest.skip("A memory store's node cannot lose an answer.")
+    dead, one = await lab.node(), await lab.node()
+    await dead.join("room", ANN)
+    await dead.release()
+    assert (await one.renew()).overdue == [dead.id]
+    [loss] = (await one.evict(dead)).losses
+    assert (loss.member, facts(loss.answer)) == (ANN, ("destroyed", 0, 0))
+
+
+# A store that lost everything
+
+
+@redis_stores
+async def test_an_emptied_store_takes_only_what_is_written_back(lab):
+    one, two = await lab.node(), await lab.node()
+    before = (await one.join("room", ANN)).revision
+    await two.join("room", BOB)
+    lab.empty()
+    assert [(await node.renew()).state for node in (one, two)] == ["emptied"] * 2
+    old = one.epoch
+    assert await one.register() == await two.register() != old
+    with pytest.raises(StoreRebuilding):
+        await one.join("room", CAT)
+    restored = await one.commit(Join("room", ANN), sequence=10, restore=True)
+    restored += await two.commit(Join("room", BOB), sequence=10, restore=True)
+    assert [facts(answer) for answer in restored] == [
+        ("created", 1, 1),
+        ("joined", 2, 2),
+    ]
+    assert restored[0].revision > before
+
+    async def join():
+        return await one.join("room", CAT)
+
+    joined = await aeventually(join, ignoring=(StoreRebuilding,))
+    assert facts(joined) == ("joined", 3, 3)
+    assert {one.id for one in (await list_members(lab.store, "room"))[0]} == set("abc")
+    assert [(await node.renew()).state for node in (one, two)] == ["alive"] * 2
+
+
+@redis_stores
+async def test_who_comes_to_an_emptied_store_first_waits_for_the_others(lab):
+    one = await lab.node()
+    await one.join("room", ANN)
+    lab.empty()
+    two = await lab.node()
+    with pytest.raises(StoreRebuilding):
+        await two.join("room", BOB)
+    assert (await one.renew()).state == "emptied"
+    one.held.clear()
+
+
+@redis_stores
+async def test_only_the_lease_gone_is_no_emptied_store(lab):
+    one, two = await lab.node(), await lab.node()
+    await one.join("room", ANN)
+    await two.join("room", BOB)
+    with lab.server.client() as client:
+        client.zrem(f"{lab.prefix}:groups:leases", one.id)
+    assert (await one.renew()).state == "lost"
+    assert (await two.renew()).overdue == [one.id]
+    assert [loss.member for loss in (await two.evict(one)).losses] == [ANN]
+
+
+@redis_stores
+async def test_scripts_are_loaded_again_after_a_script_flush(lab):
+    node = await lab.node()
+    await node.join("room", ANN)
+    with lab.server.client() as client:
+        client.script_flush()
+    assert await lab.store.count("room") == 1
+    assert facts(await node.join("room", BOB)) == ("joined", 2, 2)
+
+
+# Several hosts
+
+
+@pytest.mark.parametrize("backend", [layers.CORE, layers.PUBSUB])
+async def test_groups_are_spread_over_the_hosts(
+    backend, seasoned_redis, second_redis, prefix, settings
+):
+    urls = [seasoned_redis.url, second_redis.url]
+    settings.CHANNEL_LAYERS = layers.redis_layer(backend, urls, prefix)
+    store = make_store("default", get_channel_layer())
+    lab = Lab(store, server=seasoned_redis, prefix=prefix)
+    store.attach()
+    nodes = [await lab.node(shard=shard) for shard in (0, 1)]
+    wanted = {f"room{n}": 1 + n % 3 for n in range(60)}
+    for name, count in wanted.items():
+        node = nodes[store.shard(name)]
+        await node.commit(*(Join(name, member(f"m{n}")) for n in range(count)))
+    groups, _ = await list_groups(store)
+    assert dict(groups) == wanted and len(groups) == len(wanted)
+    assert dict((await list_groups(store, "room1"))[0]).keys() == {
+        name for name in wanted if name.startswith("room1")
+    }
+    assert await store.group_count() == 60
+    assert await store.membership_count() == sum(wanted.values())
+    assert len(await store.channels()) == 2
+    assert {store.shard(name) for name in wanted} == {0, 1}
+    assert [await store.count(name) for name in wanted] == list(wanted.values())
+    await lab.leave_nothing()
+    assert not layers.keys_of(second_redis, prefix)
+    await store.detach()
+    await close(get_channel_layer())
