@@ -1,5 +1,6 @@
 """A visitor of a room: what the demo's room page talks to."""
 
+import contextlib
 from urllib.parse import parse_qs
 
 from channels.exceptions import DenyConnection
@@ -18,6 +19,8 @@ from .protocol import Unusable, parse
 
 MAX_NAME = 100
 KICKED = 4000
+TRY_AGAIN_LATER = 4013  # 1013 would say so, but daphne sends only 1000 and 3000 on
+UNAVAILABLE = "The rooms are out of reach for the moment."
 
 
 class RoomConsumer(AsyncGroupConsumerMixin, AsyncJsonWebsocketConsumer):
@@ -28,16 +31,21 @@ class RoomConsumer(AsyncGroupConsumerMixin, AsyncJsonWebsocketConsumer):
     """
 
     async def connect(self):
-        """Join the room of the path, then accept; refuse where that fails."""
+        """Join the room of the path, then accept; refuse where it lets nobody in."""
         if len(self.get_group_user_id()) > MAX_NAME:
             raise DenyConnection
         try:
             await self.set_group(self.scope["url_route"]["kwargs"]["room"])
             welcome = await self.welcome()
-        except (TypeError, ValueError, StoreUnavailable) as error:
+        except (TypeError, ValueError) as error:
             raise DenyConnection from error
-        await self.accept()
-        await self.send_json(welcome)
+        except StoreUnavailable:
+            await self.accept()
+            await self.refuse("unavailable", UNAVAILABLE)
+            await self.close(TRY_AGAIN_LATER)
+        else:
+            await self.accept()
+            await self.send_json(welcome)
 
     def get_group_user_id(self):
         """Return the display name that the client gave."""
@@ -83,7 +91,7 @@ class RoomConsumer(AsyncGroupConsumerMixin, AsyncJsonWebsocketConsumer):
         except ConnectionClosed:
             await self.refuse("gone", "This member is gone.")
         except StoreUnavailable:
-            await self.refuse("unavailable", "The rooms are out of reach. Try again.")
+            await self.refuse("unavailable", UNAVAILABLE)
 
     async def refuse(self, code, detail):
         """Answer a message that had no effect."""
@@ -118,6 +126,14 @@ class RoomConsumer(AsyncGroupConsumerMixin, AsyncJsonWebsocketConsumer):
         )
 
     # Helpers.
+
+    async def send_json(self, content, close=False):
+        """Send to the client; one that has vanished will be disconnected next.
+
+        On its way there daphne raises RuntimeError, other servers OSError.
+        """
+        with contextlib.suppress(OSError, RuntimeError):
+            await super().send_json(content, close)
 
     async def welcome(self):
         """Return what a client must know of the room that it is in now."""

@@ -12,6 +12,7 @@ import logging
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from channels.layers import get_channel_layer
 
+from channels_groups.consumers import AsyncGroupConsumerMixin
 from channels_groups.exceptions import StoreUnavailable
 from channels_groups.manager import get_group_manager
 
@@ -151,8 +152,12 @@ class Board(OnePerLoop):
                 await layer.group_discard(NOTES, channel)
 
 
-class LobbyConsumer(AsyncJsonWebsocketConsumer):
-    """One look at the lobby."""
+class LobbyConsumer(AsyncGroupConsumerMixin, AsyncJsonWebsocketConsumer):
+    """One look at the lobby.
+
+    It is in no group, and so in no list; with the mixin it stays open while the
+    channel layer is out of reach.
+    """
 
     async def __call__(self, scope, receive, send):
         """Run, and stop pushing however it ends."""

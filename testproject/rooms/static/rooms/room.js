@@ -180,6 +180,7 @@ class RoomPage {
 
   showState(state, { code, reason, refused } = {}) {
     this.welcomed = false;
+    this.early = [];
     if (state !== "open") this.setStatus(state, STATES[state]);
     if (state === "ended") this.showEnd(code, reason, refused);
   }

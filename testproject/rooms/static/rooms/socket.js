@@ -2,6 +2,7 @@
 
 const FIRST_WAIT = 500;
 const LONGEST_WAIT = 15000;
+const TRY_AGAIN_LATER = 4013;
 
 export class LiveSocket {
   // url(): where to connect now. onMessage(object). onState(state, details), with
@@ -31,10 +32,11 @@ export class LiveSocket {
     };
     socket.onmessage = (event) => {
       if (socket !== this.socket) return;
-      // Only now: a server that accepts and fails must not be asked at full speed.
-      this.failures = 0;
+      const message = JSON.parse(event.data);
+      // Not before: a server that accepts and fails must not be asked at full speed.
+      if (message.type !== "error") this.failures = 0;
       if (this.state !== "open") this.tell("open");
-      this.onMessage(JSON.parse(event.data));
+      this.onMessage(message);
     };
     socket.onclose = (event) => {
       if (socket === this.socket) this.lost(socket, event, opened);
@@ -56,7 +58,8 @@ export class LiveSocket {
   }
 
   async lost(socket, { code, reason }, opened) {
-    if (opened && (code === 1000 || (code >= 4000 && code < 5000))) {
+    const meant = code === 1000 || (code >= 3000 && code !== TRY_AGAIN_LATER);
+    if (opened && meant) {
       this.end({ code, reason, refused: false });
       return;
     }

@@ -1,0 +1,44 @@
+"""``manage.py test`` hands everything to pytest."""
+
+import pytest
+
+from testproject.runner import PytestTestRunner
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """What pytest would have been called with."""
+    calls = []
+    monkeypatch.setattr(pytest, "main", lambda args: calls.append(args) or 5)
+    return calls
+
+
+def test_the_options(called):
+    runner = PytestTestRunner(verbosity=2, failfast=True, keepdb=True, keyword="a or b")
+    assert runner.run_tests(["tests/unit"]) == 5
+    assert called == [
+        ["--verbose", "--exitfirst", "--reuse-db", "-k", "a or b", "tests/unit"]
+    ]
+
+
+@pytest.mark.parametrize(
+    "verbosity, options", [(0, ["--quiet"]), (1, []), (3, ["-vv"])]
+)
+def test_verbosity(called, verbosity, options):
+    PytestTestRunner(verbosity=verbosity, interactive=False).run_tests([])
+    assert called == [options]
+
+
+@pytest.mark.parametrize(
+    "label, path",
+    [
+        ("tests.unit", "tests/unit"),
+        ("tests.unit.test_runner", "tests/unit/test_runner.py"),
+        ("tests/unit/test_runner.py", "tests/unit/test_runner.py"),
+        ("tests/unit/test_runner.py::test_labels", None),
+        ("no.such.thing", None),
+    ],
+)
+def test_labels(called, label, path):
+    PytestTestRunner().run_tests([label])
+    assert called == [[path or label]]
