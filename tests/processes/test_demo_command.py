@@ -30,6 +30,7 @@ class Demo:
         # The caller's choice of a layer is not the test's.
         kept = {"PATH", "HOME", "PYTHONASYNCIODEBUG"} & set(os.environ)
         env = {**{key: os.environ[key] for key in kept}, **env}
+        env["TMPDIR"] = str(directory)  # killed, it cannot tidy up
         self.process = ChildProcess(command, self.log_path, cwd=PROJECT, env=env)
 
     @property
