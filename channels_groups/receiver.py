@@ -21,7 +21,9 @@ class Receiver:
         self.channel = channel
         self._layer = layer
         self._handle = handle
-        self._task = asyncio.get_running_loop().create_task(
+        loop = asyncio.get_running_loop()
+        self._stopped: asyncio.Future[None] = loop.create_future()
+        self._task = loop.create_task(
             self._run(), name=f"receive from {channel}"
         )
 
@@ -31,9 +33,13 @@ class Receiver:
         await asyncio.wait([self._task])
 
     async def wait(self, timeout: float) -> bool:
-        """Wait for the end that a StopReceiving brings; return if it came."""
-        done, _ = await asyncio.wait([self._task], timeout=timeout)
-        return bool(done)
+        """Wait for a StopReceiving, after which nothing is handled; return if it came.
+
+        The channel is read until stop(): pub/sub unsubscribes when its receive() is
+        cancelled.
+        """
+        await asyncio.wait([self._stopped], timeout=timeout)
+        return self._stopped.done()
 
     async def _run(self) -> None:
         while True:
@@ -44,10 +50,12 @@ class Receiver:
                 logger.debug("No message from the layer.", exc_info=True)
                 await asyncio.sleep(RETRY)
                 continue
+            if self._stopped.done():
+                continue
             try:
                 self._handle(message)
             except StopReceiving:
-                return
+                self._stopped.set_result(None)
             except Exception:
                 logger.exception("A message from the channel layer was dropped.")
 
