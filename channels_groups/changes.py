@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ class Changes:
             change = self._gathered[group] = {"joined": [], "left": []}
             timer = self._loop.call_later(self._interval, self._flush, group)
             self._timers[group] = timer
-        change[kind].append([answer.revision, *member])
+        change[kind].append([answer.revision, *_pack(member)])
         change["count"] = answer.count
         change["user_count"] = answer.user_count
         change["revision"] = answer.revision
@@ -66,7 +67,7 @@ class Changes:
         """Return the change that a member is told of when it has left itself."""
         message = {
             "joined": [],
-            "left": [[answer.revision, *membership.member]],
+            "left": [[answer.revision, *_pack(membership.member)]],
             "count": answer.count,
             "user_count": answer.user_count,
             "revision": answer.revision,
@@ -126,7 +127,7 @@ class News:
     def _read(self, kind: str) -> list[tuple[int, Connection]]:
         public = self._group.manager.connection
         return [
-            (revision, public(Member(*member), self._group))
+            (revision, public(_unpack(*member), self._group))
             for revision, *member in self._message[kind]
         ]
 
@@ -143,3 +144,16 @@ class News:
 
 def _has(entries: list[Any], id: str) -> bool:
     return any(entry[1] == id for entry in entries)
+
+
+def _pack(member: Member) -> list[Any]:
+    """Keep info as JSON: it may hold what a layer's serializer does not take."""
+    info = json.dumps(member.info) if member.info else ""
+    return [*member[:3], info, member.joined_at]
+
+
+def _unpack(
+    id: str, channel_name: str, user_id: str | None, info: str, joined_at: float
+) -> Member:
+    decoded = json.loads(info) if info else {}
+    return Member(id, channel_name, user_id, decoded, joined_at)

@@ -297,12 +297,22 @@ class GroupConsumerMixin(_GroupConsumer):
 
 
 def check_user_id(user_id: Any) -> str | None:
-    """Return the user id, or raise TypeError if it is neither a str nor None."""
+    """Return the user id.
+
+    Raise TypeError if it is neither a str nor None, ValueError if it is not encodable
+    (a lone surrogate).
+    """
     if user_id is not None and not isinstance(user_id, str):
         raise TypeError(
             "get_group_user_id() must return a str or None, not "
             f"{type(user_id).__name__}."
         )
+    try:
+        (user_id or "").encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"get_group_user_id() must return valid Unicode: {error}."
+        ) from error
     return user_id
 
 
@@ -320,7 +330,7 @@ def check_info(info: Any) -> dict[str, Any]:
         return info
     try:
         encoded = json.dumps(info, allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(
             f"get_group_info() has under {_find_bad_key(info)!r} what is not "
             f"JSON-serialisable: {error}"
@@ -338,7 +348,7 @@ def _find_bad_key(info: dict[Any, Any]) -> Any:
     for key, value in info.items():
         try:
             json.dumps({key: value}, allow_nan=False)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RecursionError):
             return key
     return None
 
