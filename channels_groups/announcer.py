@@ -14,14 +14,15 @@ from django.dispatch import Signal
 if TYPE_CHECKING:
     from .groups import ConnectionGroup
 
-#: The groups whose receivers are running, outermost first, in this context.
-_announcing: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar(
+#: The groups whose receivers are running in this context, and the connections whose
+#: joins and leaves wait for them.
+_announcing: contextvars.ContextVar[frozenset[object]] = contextvars.ContextVar(
     "channels_groups_announcing", default=frozenset()
 )
 
 
-def announcing() -> frozenset[str]:
-    """Return the groups whose receivers wait for what is called from here."""
+def announcing() -> frozenset[object]:
+    """Return the groups and connections that wait for what is called from here."""
     return _announcing.get()
 
 
@@ -34,6 +35,15 @@ def check_not_announcing(group: str) -> None:
         )
 
 
+def check_not_awaited(connection: object) -> None:
+    """Raise RuntimeError in a receiver that the connection waits for."""
+    if connection in announcing():
+        raise RuntimeError(
+            "A receiver of a signal cannot wait for a join or leave of the connection "
+            "that waits for this receiver: use Connection.set_group()."
+        )
+
+
 @dataclass
 class Announcement:
     """The signals of one change, to be fired one after the other."""
@@ -42,8 +52,8 @@ class Announcement:
     group: ConnectionGroup
     signals: list[tuple[Signal, dict[str, Any]]]
     finished: asyncio.Future[None]
-    #: The groups whose receivers wait for this one.
-    waiting: frozenset[str] = field(default_factory=frozenset)
+    #: The groups and connections that wait for this one.
+    waiting: frozenset[object] = field(default_factory=frozenset)
 
     def has_receivers(self) -> bool:
         return any(signal.has_listeners(self.sender) for signal, _ in self.signals)

@@ -102,6 +102,7 @@ class _GroupConsumer:
         self, name: str | None, user_id: Any, info: Any, told: bool
     ) -> ConnectionGroup | None:
         local = self._connection
+        self._node.check_free(local)
         async with local.lock:
             former = self.group
             if former is not None:
@@ -120,11 +121,13 @@ class _GroupConsumer:
     async def _join_group(
         self, name: str, user_id: Any, info: Any, told: bool
     ) -> ConnectionGroup:
+        self._node.check_free(self._connection)
         async with self._connection.lock:
             return await self._enter(name, user_id, info, told)
 
     async def _leave_group(self, name: str) -> None:
         local = self._connection
+        self._node.check_free(local)
         async with local.lock:
             group = self._groups.get(names.check_name(name))
             if group is not None:

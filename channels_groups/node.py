@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, Coroutine, TypeVar
 
 from . import shutdown
-from .announcer import Announcer, check_not_announcing
+from .announcer import Announcer, check_not_announcing, check_not_awaited
 from .changes import Changes
 from .connection import LocalConnection, Message
 from .membership import Membership
@@ -89,6 +89,10 @@ class Node:
         member = Member(connection.id, channel_name, user_id, info, time.time())
         membership = Membership(group, connection, member, told)
         await self._shard(group).join(membership, limit)
+
+    def check_free(self, connection: LocalConnection) -> None:
+        """Raise RuntimeError in a receiver that the connection waits for."""
+        check_not_awaited(connection)
 
     def check_may_wait(self, group: ConnectionGroup) -> None:
         """Raise RuntimeError where waiting for a leave would never end."""

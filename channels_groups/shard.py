@@ -38,6 +38,7 @@ class Shard:
         check_not_announcing(membership.group.name)
         answer = await self._join(membership, limit)
         if answer.outcome == "full" and await self._make_room(membership, answer):
+            membership.connection.check_open()
             answer = await self._join(membership, limit)
         if answer.outcome == "full":
             raise GroupFull(f"Group {membership.group.name!r} is full.")
@@ -58,7 +59,7 @@ class Shard:
             return None
         membership.state = LEAVING
         leave = Leave(membership.group.name, membership.member, membership.told)
-        request = Request(leave, membership, reason, announcing())
+        request = Request(leave, membership, reason, _waiting_for(membership))
         self._writer.submit(request)
         return request
 
@@ -124,7 +125,7 @@ class Shard:
         group = self.groups.setdefault(name, LocalGroup(name))
         group.members[membership] = None
         join = Join(name, membership.member, limit, membership.told)
-        request = Request(join, membership, "", announcing())
+        request = Request(join, membership, "", _waiting_for(membership))
         membership.begin(request)
         self._writer.submit(request)
         try:
@@ -183,7 +184,7 @@ class Shard:
         fired: list[tuple[Any, dict[str, Any]]],
         answer: Answer,
         finished: asyncio.Future[None],
-        waiting: frozenset[str] = frozenset(),
+        waiting: frozenset[object] = frozenset(),
     ) -> None:
         """Fire the signals of one answer, created first, destroyed last."""
         about = {"revision": answer.revision}
@@ -194,6 +195,11 @@ class Shard:
         sender = type(group.manager)
         announcement = Announcement(sender, group, fired, finished, waiting)
         self.node.announcer.announce(announcement)
+
+
+def _waiting_for(membership: Membership) -> frozenset[object]:
+    """Return the groups and connections that wait for its next signals."""
+    return announcing() | {membership.connection}
 
 
 def _counts(answer: Answer) -> dict[str, Any]:
