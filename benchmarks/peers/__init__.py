@@ -1,0 +1,1 @@
+"""Servers of other libraries that do the same."""
