@@ -4,7 +4,6 @@ Each server runs in a process of its own, all clients together in another. The
 share of the clients' process shows whether they were the limit.
 """
 
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any

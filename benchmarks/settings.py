@@ -9,7 +9,7 @@ URL = os.environ["BENCHMARK_REDIS_URL"]
 
 
 def core(prefix):
-    # Unbounded where a peer would fail, with what redis-py 8 needs (channels_redis#422).
+    # Unbounded where a peer would fail; socket_timeout: see channels_redis#422.
     host = {"address": URL, "socket_timeout": None, "max_connections": 5000}
     config = {"hosts": [host], "prefix": prefix, "capacity": 100_000}
     return {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": config}
