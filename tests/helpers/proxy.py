@@ -5,6 +5,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -257,9 +258,10 @@ class Link:
         await asyncio.gather(*self._pumps, return_exceptions=True)
         for writer in self._writers:
             if self._resetting:
-                writer.get_extra_info("socket").setsockopt(
-                    socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE
-                )
+                with suppress(OSError):  # It is closed already.
+                    writer.get_extra_info("socket").setsockopt(
+                        socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE
+                    )
             writer.transport.abort()
         closings = (writer.wait_closed() for writer in self._writers)
         await asyncio.gather(*closings, return_exceptions=True)
