@@ -317,6 +317,8 @@ def close_message(kind: str, code: int | None, reason: str | None) -> Message:
         raise TypeError(f"A close code must be an int, not {type(code).__name__}.")
     if code is not None and code != 1000 and not 3000 <= code <= 4999:
         raise ValueError(f"A close code is 1000 or from 3000 to 4999, not {code}.")
+    if reason is not None and not isinstance(reason, str):
+        raise TypeError(f"A close reason must be a str, not {type(reason).__name__}.")
     if reason is not None and len(reason.encode()) > MAX_REASON:
         raise ValueError(f"A close reason has at most {MAX_REASON} bytes.")
     return {"type": kind, "code": code, "reason": reason}
