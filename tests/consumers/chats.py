@@ -4,12 +4,23 @@ import asyncio
 import inspect
 from collections import deque
 
+import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from channels.testing import WebsocketCommunicator
 
 from channels_groups.consumers import AsyncGroupConsumerMixin, GroupConsumerMixin
 
 TIMEOUT = 10
+
+
+def cases(*names):
+    """Run a test with these layers and consumers only."""
+    return pytest.mark.parametrize("case", names, indirect=True)
+
+
+in_memory = cases("memory-async", "memory-sync")
+async_only = cases("memory-async", "core-async", "pubsub-async")
+on_redis = cases("core-async", "pubsub-sync")
 
 
 class Client(WebsocketCommunicator):

@@ -22,10 +22,20 @@ def seasoned_redis(redis_server):
     return redis_server
 
 
-@pytest.fixture(params=["memory", "core", "pubsub"])
-def kind(request):
-    """The channel layer's kind."""
+@pytest.fixture(params=["memory-sync", "core-async", "core-sync", "pubsub-async"])
+def case(request):
+    """The channel layer's kind and the consumers' flavour."""
     return request.param
+
+
+@pytest.fixture
+def kind(case):
+    return case.partition("-")[0]
+
+
+@pytest.fixture
+def flavour(case):
+    return case.partition("-")[2]
 
 
 @pytest.fixture
@@ -101,11 +111,6 @@ def configure(settings, layer):
         settings.CHANNELS_GROUPS = {"default": config}
 
     return configure
-
-
-@pytest.fixture(params=["async", "sync"])
-def flavour(request):
-    return request.param
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from channels_groups.exceptions import GroupFull, GroupRejected
 from channels_groups.groups import Connection, ConnectionGroup
 from channels_groups.manager import GroupManager, get_group, get_group_manager
 
+from .chats import async_only, cases, in_memory
+
 
 def story(events):
     """Return what the signals tell, in short."""
@@ -127,6 +129,7 @@ async def test_the_sync_twins_say_the_same(chat, connect):
     assert await manager.amembership_count() == 3
 
 
+@cases("memory-sync", "core-sync", "pubsub-sync")
 async def test_a_sync_handler_reads_groups(connect):
     from .chats import SyncChat
 
@@ -226,7 +229,7 @@ BAD_NAMES = [
 
 @pytest.mark.parametrize("name, error, text", BAD_NAMES)
 @pytest.mark.parametrize("verb", ["set_group", "join_group", "leave_group"])
-@pytest.mark.parametrize("kind", ["memory"], indirect=True)
+@in_memory
 async def test_a_bad_name_changes_nothing(
     chat, connect, events, verb, name, error, text
 ):
@@ -367,7 +370,7 @@ async def test_a_consumer_class_may_have_a_manager_of_its_own(chat, connect, eve
     assert plain.consumer.group_name == "closed"
 
 
-@pytest.mark.parametrize("kind", ["memory"], indirect=True)
+@in_memory
 async def test_the_signals_sender_is_the_managers_class(chat, connect, configure):
     from channels_groups.signals import group_join
 
@@ -400,7 +403,7 @@ class Nobody:
     pk = None
 
 
-@pytest.mark.parametrize("kind", ["memory"], indirect=True)
+@in_memory
 @pytest.mark.parametrize(
     "user, user_id", [(User(7), "7"), (User("x"), "x"), (Nobody(), None), (None, None)]
 )
@@ -426,6 +429,7 @@ async def test_the_user_id_is_the_key_of_who_is_logged_in(
     await client.disconnect()
 
 
+@async_only
 async def test_async_consumers_may_ask_for_the_facts(connect):
     from .chats import AsyncChat
 
@@ -464,7 +468,7 @@ BAD_FACTS = [
 
 
 @pytest.mark.parametrize("facts, error, text", BAD_FACTS, ids=range(len(BAD_FACTS)))
-@pytest.mark.parametrize("kind", ["memory", "core"], indirect=True)
+@cases("memory-async", "core-sync")
 async def test_bad_facts_keep_the_connection_where_it_is(
     chat, connect, events, facts, error, text
 ):
