@@ -56,32 +56,35 @@ async def compare_on(
 async def compare_peers(
     report: Report, clients: Clients, scratch: Path, count: int
 ) -> None:
-    """Peers that are no part of Channels, each on a server of its own."""
-    kinds = {"groups": "uvicorn", "python-socketio": "python-socketio"}
-    kinds["websockets.broadcast()"] = "websockets"
-    targets = {"python-socketio": "<= 0.33", "websockets.broadcast()": "<= 2"}
+    """Peers that are no part of Channels, each on a server of its own.
+
+    They send over Redis' pub/sub, except for broadcast(), which needs no Redis.
+    """
+    kinds = {
+        "groups, pub/sub": ("uvicorn", "groups/"),
+        "groups, core": ("uvicorn", "groups/"),
+        "python-socketio": ("python-socketio", SOCKETIO),
+        "websockets.broadcast()": ("websockets", ""),
+    }
     node = None if report.quick else find_socketio()
     if node:
-        kinds["Socket.IO on Node"] = str(node)
-        targets["Socket.IO on Node"] = "<= 1.33"
-    servers = {}
+        kinds["Socket.IO on Node"] = str(node), SOCKETIO
+    servers, rooms = [], {}
     try:
-        for name, kind in kinds.items():
-            servers[name] = await Server.start(kind, scratch)
-        rooms = {
-            name: Room(
-                report,
-                clients,
-                [server],
-                SOCKETIO if "ocket" in name and "()" not in name else "groups/",
-                count,
-            )
-            for name, server in servers.items()
-        }
+        for name, (kind, path) in kinds.items():
+            layer = "core" if "core" in name else "pubsub"
+            server = await Server.start(kind, scratch, BENCHMARK_LAYER=layer)
+            servers.append(server)
+            rooms[name] = Room(report, clients, [server], path, count)
         title = f"peers, {count} sockets, {SIZE} B, deliveries a second"
-        await compare_rates(report, title, rooms, "groups", targets)
+        targets = {
+            "python-socketio": "<= 0.33",
+            "websockets.broadcast()": "<= 2",
+            "Socket.IO on Node": "<= 1.33",
+        }
+        await compare_rates(report, title, rooms, "groups, pub/sub", targets)
     finally:
-        for server in servers.values():
+        for server in servers:
             server.stop()
 
 
