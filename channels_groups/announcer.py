@@ -56,7 +56,10 @@ class Announcement:
     waiting: frozenset[object] = field(default_factory=frozenset)
 
     def has_receivers(self) -> bool:
-        return any(signal.has_listeners(self.sender) for signal, _ in self.signals)
+        for signal, _ in self.signals:
+            if signal.receivers and signal.has_listeners(self.sender):
+                return True
+        return False
 
     async def fire(self) -> None:
         for signal, arguments in self.signals:

@@ -200,8 +200,8 @@ class Connection:
         self.channel_name = member.channel_name
         self.user_id = member.user_id
         self.info = member.info
-        self.joined_at = datetime.fromtimestamp(member.joined_at, timezone.utc)
         self.group = group
+        self._joined_at = member.joined_at
         self._manager = manager
         self._local = local
 
@@ -219,6 +219,11 @@ class Connection:
     @property
     def _key(self) -> tuple[str, str]:
         return self._manager.alias, self.id
+
+    @property
+    def joined_at(self) -> datetime:
+        """When it joined the group that it was found in; aware, in UTC."""
+        return datetime.fromtimestamp(self._joined_at, timezone.utc)
 
     @property
     def scope(self) -> Message | None:

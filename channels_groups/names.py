@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 
 from channels.layers import BaseChannelLayer
 
 MAX_LENGTH = 1000
 PREFIX = "groups."
+#: Names whose names in the layer are remembered: most are asked for again.
+CACHED = 4096
 
 _layer = BaseChannelLayer()
 _mapped = re.compile(r".*\.\.[0-9a-f]{40}", re.DOTALL)
@@ -43,6 +46,7 @@ def check_name(name: object) -> str:
     return name
 
 
+@lru_cache(maxsize=CACHED)
 def plain_name(name: str) -> str:
     """Return the layer group in which other code's messages to ``name`` arrive.
 
@@ -54,6 +58,7 @@ def plain_name(name: str) -> str:
     return name
 
 
+@lru_cache(maxsize=CACHED)
 def own_name(name: str) -> str:
     """Return the layer group of the library's own messages to ``name``.
 

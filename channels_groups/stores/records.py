@@ -6,12 +6,16 @@ The scripts have to find the user in it; all else is msgpack for Python.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Sequence
 
 import msgpack
 
 from .base import Join, Member, Operation
 from .cipher import make_cipher
+
+
+_hexadecimal = re.compile("[0-9a-f]{32}")
 
 
 class Records:
@@ -61,14 +65,10 @@ class Records:
 def _pack_channel(channel: str) -> Any:
     """Halve the hexadecimal digits that channel names of channels_redis end with."""
     head, mark, tail = channel.rpartition("!")
-    if mark and len(tail) == 32 and _is_hex(tail):
+    if mark and _hexadecimal.fullmatch(tail):
         return [head, bytes.fromhex(tail)]
     return channel
 
 
 def _unpack_channel(channel: Any) -> str:
     return channel if isinstance(channel, str) else f"{channel[0]}!{channel[1].hex()}"
-
-
-def _is_hex(text: str) -> bool:
-    return all(char in "0123456789abcdef" for char in text)
