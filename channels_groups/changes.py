@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from . import names
 from .connection import Message
+from .exceptions import StoreUnavailable
 from .groups import Connection, ConnectionGroup, GroupChange
 from .membership import LocalGroup, Membership
+from .relay import call_layer
 from .stores.base import Answer, Member
 
 if TYPE_CHECKING:
@@ -92,11 +94,10 @@ class Changes:
         message = {"type": "groups.change", "group": group, **change}
         try:
             layer = self._manager.channel_layer
-            await layer.group_send(names.own_name(group), message)
-        except Exception:  # A layer may raise anything; the change itself stands.
-            logger.warning(
-                "Members of a group were not told of a change.", exc_info=True
-            )
+            await call_layer(layer.group_send(names.own_name(group), message))
+        except StoreUnavailable:
+            # The change itself stands; the lease keeps the log of outages.
+            logger.debug("Members were not told of a change.", exc_info=True)
 
     def _sent(self, group: str, task: asyncio.Task[None]) -> None:
         if self._sending.get(group) is task:

@@ -12,6 +12,7 @@ from asgiref.sync import async_to_sync
 from . import names
 from .connection import LocalConnection, Message
 from .exceptions import ConnectionClosed
+from .relay import BAD_MESSAGE, call_layer
 from .stores.base import Member
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class ConnectionGroup:
 
     A lazy handle: making one does no I/O and does not make the group, which comes
     into being with its first member and vanishes with its last. Two handles of one
-    alias and name are equal. Everything that asks the store raises
+    alias and name are equal. Everything that asks the store or sends raises
     StoreUnavailable within two seconds if there is no answer.
     """
 
@@ -178,7 +179,8 @@ class ConnectionGroup:
     async def _asend(self, message: Message) -> None:
         name = names.own_name(self.name)
         layer = self.manager.channel_layer
-        await layer.group_send(name, {**message, "group": self.name})
+        call = layer.group_send(name, {**message, "group": self.name})
+        await call_layer(call, raises=BAD_MESSAGE)
 
 
 class Connection:
@@ -283,7 +285,9 @@ class Connection:
         async_to_sync(self.aset_group)(name)
 
     async def _asend(self, message: Message) -> None:
-        await self._manager.channel_layer.send(self.channel_name, message)
+        layer = self._manager.channel_layer
+        call = layer.send(self.channel_name, message)
+        await call_layer(call, raises=BAD_MESSAGE)
 
 
 @dataclass(frozen=True)

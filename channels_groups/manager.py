@@ -14,6 +14,7 @@ from . import conf
 from .connection import LocalConnection
 from .groups import Connection, ConnectionGroup, close_message
 from .node import find_nodes
+from .relay import BAD_MESSAGE, call_layer
 from .stores import make_store
 from .stores.base import BaseStore, Member
 
@@ -139,7 +140,7 @@ class GroupManager:
                 node.loop.call_soon_threadsafe(node.close_all, code, reason)
             return
         for channel in await self.store.channels():
-            await self.channel_layer.send(channel, message)
+            await call_layer(self.channel_layer.send(channel, message), BAD_MESSAGE)
 
     def close_all(
         self, code: int | None = None, reason: str | None = None, local: bool = False

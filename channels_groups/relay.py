@@ -7,6 +7,8 @@ import logging
 import secrets
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, Iterable
 
+from channels.exceptions import ChannelFull
+
 from . import names
 from .connection import Message, to_frame
 from .exceptions import StoreUnavailable
@@ -23,6 +25,8 @@ logger = logging.getLogger("channels_groups")
 TIMEOUT = 1.5
 #: Calls of the layer under way at once: a pool of redis-py 8 has 100 connections.
 CALLS = 20
+#: What a layer raises because of a message that it cannot pack, or hold.
+BAD_MESSAGE = (TypeError, ValueError, OverflowError, ChannelFull)
 
 
 class Relay:
@@ -135,15 +139,9 @@ class Relay:
             del self._heard[nonce]
 
     async def _call(self, call: Awaitable[Any]) -> Any:
-        """Await the layer, within bounds; the only place that maps its errors."""
+        """Await the layer, with not too many calls at once."""
         async with self._calls:
-            try:
-                return await asyncio.wait_for(call, TIMEOUT)
-            except Exception as error:  # A layer may raise anything.
-                why = str(error) or type(error).__name__
-                raise StoreUnavailable(
-                    f"The channel layer did not answer: {why}."
-                ) from error
+            return await call_layer(call)
 
     # What arrives
 
@@ -184,6 +182,22 @@ class Relay:
 
     def _stop(self, message: Message) -> None:
         raise StopReceiving
+
+
+async def call_layer(
+    call: Awaitable[Any], raises: tuple[type[Exception], ...] = ()
+) -> Any:
+    """Await the layer for TIMEOUT; the only place that maps its errors.
+
+    ``raises``: what is raised as it is, such as BAD_MESSAGE.
+    """
+    try:
+        return await asyncio.wait_for(call, TIMEOUT)
+    except raises:
+        raise
+    except Exception as error:  # A layer may raise anything.
+        why = str(error) or type(error).__name__
+        raise StoreUnavailable(f"The channel layer did not answer: {why}.") from error
 
 
 async def gather_all(calls: Iterable[Awaitable[None]]) -> None:
