@@ -41,13 +41,13 @@ class Request:
         operation: Operation,
         membership: Membership,
         reason: str = "",
-        waiting: frozenset[str] = frozenset(),
+        waiting: frozenset[object] = frozenset(),
     ) -> None:
         loop = asyncio.get_running_loop()
         self.operation = operation
         self.membership = membership
         self.reason = reason
-        #: The groups whose receivers wait for this.
+        #: The groups and connections that wait for this.
         self.waiting = waiting
         self.answered: asyncio.Future[Answer] = loop.create_future()
         self.announced: asyncio.Future[None] = loop.create_future()
@@ -183,7 +183,9 @@ class Writer:
             await self._leave_layer()
         elif self._stale:
             await self._refresh()
-        elif not self._gather():
+        elif self._queue:
+            self._gather()
+        else:
             self._wake.clear()
             await self._wake.wait()
 
@@ -203,14 +205,13 @@ class Writer:
 
     # Commits
 
-    def _gather(self) -> bool:
-        """Take the next batch out of the queue."""
+    def _gather(self) -> None:
+        """Take the next batch out of the queue; it is none if all was dropped."""
         while self._queue and len(self._batch) < BATCH:
             request = self._queue.popleft()
             if not request.dropped:
                 self._batch.append(request)
         self._sequence += bool(self._batch)
-        return bool(self._batch)
 
     async def _commit(self) -> None:
         """Commit the batch; again with the same number if no answer came."""
