@@ -112,7 +112,7 @@ class Lease:
             logger.warning("Group membership is back after %.1f s.", seconds)
 
     async def _beat(self) -> None:
-        while True:
+        while not self._stopping:
             try:
                 await self._renew_and_evict()
                 pause = self._settings.renewal

@@ -11,6 +11,7 @@ from channels.exceptions import ChannelFull
 
 from . import names
 from .connection import Message, to_frame
+from .deadline import in_time
 from .exceptions import StoreUnavailable
 from .membership import LocalGroup
 from .receiver import Receiver, StopReceiving
@@ -192,7 +193,7 @@ async def call_layer(
     ``raises``: what is raised as it is, such as BAD_MESSAGE.
     """
     try:
-        return await asyncio.wait_for(call, TIMEOUT)
+        return await in_time(call, TIMEOUT)
     except raises:
         raise
     except Exception as error:  # A layer may raise anything.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import signals
 from .announcer import Announcement, announcing, check_not_announcing
+from .deadline import in_time
 from .exceptions import ConnectionClosed, GroupFull, StoreUnavailable
 from .membership import JOINED, JOINING, LEAVING, LocalGroup, Membership
 from .relay import TIMEOUT
@@ -151,7 +152,7 @@ class Shard:
         if await self.node.store.count(membership.group.name) >= full.count:
             return False
         try:
-            await asyncio.wait_for(self._writer.lease.evict_overdue(), 2 * TIMEOUT)
+            await in_time(self._writer.lease.evict_overdue(), 2 * TIMEOUT)
         except asyncio.TimeoutError:
             return False
         return True

@@ -20,6 +20,7 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from channels_groups import names
+from channels_groups.deadline import in_time
 from channels_groups.exceptions import StoreUnavailable
 
 from .base import (
@@ -275,7 +276,7 @@ class RedisStore(BaseStore):
     async def _in_time(self, call: Awaitable[Any], seconds: float = TIMEOUT) -> Any:
         """Await an answer of the server; the only place that maps its errors."""
         try:
-            return await asyncio.wait_for(call, seconds)
+            return await in_time(call, seconds)
         except (RedisError, OSError, asyncio.TimeoutError) as error:
             why = str(error) or type(error).__name__
             raise StoreUnavailable(f"{self} did not answer: {why}.") from error

@@ -1,0 +1,33 @@
+"""Waiting for no longer than one wants to."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Awaitable, TypeVar
+
+T = TypeVar("T")
+
+
+async def in_time(call: Awaitable[T], seconds: float) -> T:
+    """Await a call, or cancel it after so many seconds and raise asyncio.TimeoutError.
+
+    asyncio.wait_for() before Python 3.12 forgets that the caller was cancelled if the
+    call ends at that moment; the caller then goes on as if nothing had happened.
+    """
+    task = asyncio.ensure_future(call)
+    try:
+        await asyncio.wait([task], timeout=max(0, seconds))
+    except asyncio.CancelledError:
+        await _end(task)
+        raise
+    if not task.done():
+        await _end(task)
+        raise asyncio.TimeoutError
+    return task.result()
+
+
+async def _end(task: asyncio.Future[Any]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()  # Retrieved: nobody else will.
