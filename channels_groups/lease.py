@@ -75,6 +75,7 @@ class Lease:
             writer.epoch,
             self._settings.lease,
             self._settings.renewal,
+            writer.holdings(),
         )
         if renewal.state == "alive":
             writer.epoch = renewal.epoch

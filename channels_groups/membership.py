@@ -89,12 +89,21 @@ class LocalGroup:
     def __init__(self, name: str) -> None:
         self.name = name
         self.members: dict[Membership, None] = {}
+        #: How many of them the store has, by its answers.
+        self.size = 0
         #: The node's channels are in the layer's groups.
         self.entered = False
         #: The layer's groups and the channels of this node that are to be in them.
         self.entries: list[Entry] = []
         #: Where other code's messages to the group arrive.
         self.plain: Receiver | None = None
+
+    @property
+    def has_users(self) -> bool:
+        """Whether the first member that the store has is known by a user id."""
+        members = (one.member for one in self.members if one.committed)
+        first = next(members, None)
+        return first is not None and first.user_id is not None
 
     def write(self, frame: Message, exclude: frozenset[str]) -> None:
         """Send a frame to every member's client."""

@@ -23,9 +23,7 @@ class Receiver:
         self._handle = handle
         loop = asyncio.get_running_loop()
         self._stopped: asyncio.Future[None] = loop.create_future()
-        self._task = loop.create_task(
-            self._run(), name=f"receive from {channel}"
-        )
+        self._task = loop.create_task(self._run(), name=f"receive from {channel}")
 
     async def stop(self) -> None:
         """Stop, once, and wait for the end."""

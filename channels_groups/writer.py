@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from typing import TYPE_CHECKING, Iterable
+from typing import TYPE_CHECKING, Iterable, Sequence
 
 from .exceptions import ConnectionClosed, StoreUnavailable
 from .lease import Lease
@@ -16,6 +16,7 @@ from .relay import Relay, gather_all
 from .stores.base import (
     Answer,
     Entry,
+    Holdings,
     Incarnation,
     Join,
     LeaseLost,
@@ -31,6 +32,10 @@ logger = logging.getLogger("channels_groups")
 
 #: Operations in one commit. A script blocks the server for as long as it runs.
 BATCH = 100
+#: Groups that one renewal audits.
+AUDIT = 10
+
+CHANGES = {"created": 1, "joined": 1, "left": -1, "destroyed": -1}
 
 
 class Request:
@@ -55,6 +60,8 @@ class Request:
         self.sent = False
         #: Nobody wants it any more; only as long as it is not sent.
         self.dropped = False
+        #: The store was asked whether it is in order, because of this.
+        self.audited = False
 
     def answer(self, answer: Answer) -> None:
         if not self.answered.done():
@@ -97,6 +104,11 @@ class Writer:
         self._groups = shard.groups
         self._relay = self._make_relay()
         self._sequence = 0
+        #: What the store has of this node, by its answers.
+        self._acknowledged = 0
+        self._size = 0
+        #: Groups to be audited by the next renewals, in turn.
+        self._auditing: deque[str] = deque()
         self._queue: deque[Request] = deque()
         self._batch: list[Request] = []
         self._left: dict[str, LocalGroup] = {}
@@ -234,8 +246,54 @@ class Writer:
             await self._find_out()
             return
         batch, self._batch = self._batch, []
+        self._acknowledge(operations, answers)
+        doubtful = batch[len(answers) :]
         for request, answer in zip(batch, answers):
-            self._shard.apply(request, answer)
+            if self._is_doubtful(request, answer):
+                doubtful.append(request)
+            else:
+                self._shard.apply(request, answer)
+        if doubtful:
+            await self._audit(doubtful)
+
+    def _acknowledge(
+        self, operations: Sequence[Operation], answers: list[Answer]
+    ) -> None:
+        """Note what the store has now."""
+        self._acknowledged = self._sequence
+        for operation, answer in zip(operations, answers):
+            change = CHANGES.get(answer.outcome, 0)
+            self._size += change
+            group = self._groups.get(operation.group)
+            if group:
+                group.size += change
+
+    def _is_doubtful(self, request: Request, answer: Answer) -> bool:
+        """Return whether the store has lost a membership that it had answered for."""
+        is_leave = isinstance(request.operation, Leave)
+        is_missing = is_leave and answer.outcome == "unchanged"
+        return is_missing and request.membership.committed and not request.audited
+
+    async def _audit(self, requests: list[Request]) -> None:
+        """Try requests again after a renewal that looks at their groups."""
+        for request in requests:
+            request.sent = False
+        self._queue.extendleft(reversed(requests))
+        self._auditing.extendleft(one.operation.group for one in requests)
+        await self.lease.renew()
+        for request in requests:
+            request.audited = True
+
+    def holdings(self) -> Holdings:
+        """Return what the store should have, with the next few groups in turn."""
+        if not self._auditing:
+            self._auditing.extend(self._groups)
+        groups: dict[str, tuple[int, bool]] = {}
+        while self._auditing and len(groups) < AUDIT:
+            group = self._groups.get(self._auditing.popleft())
+            if group:
+                groups[group.name] = group.size, group.has_users
+        return Holdings(self._acknowledged, self._size, groups)
 
     async def _find_out(self) -> None:
         """Ask the store why it does not know this node; the next step acts on it."""
@@ -289,7 +347,8 @@ class Writer:
         lease = self._node.settings.lease
         index = self._shard.index
         self.epoch = await self._store.register(index, incarnation, "", lease)
-        self.incarnation, self._sequence, self._disowned = incarnation, 0, ""
+        self.incarnation, self._disowned = incarnation, ""
+        self._sequence = self._acknowledged = self._size = 0
         self.lease.start()
 
     async def _be_reborn(self) -> None:
@@ -304,6 +363,7 @@ class Writer:
         self.incarnation = None
         for group in self._groups.values():
             group.entered = False
+            group.size = 0
         unanswered = [one for one in [*self._batch, *self._queue] if not one.dropped]
         self._batch = []
         for request in unanswered:
@@ -330,11 +390,14 @@ class Writer:
             group.entered = False
         await self._enter_layer(list(self._groups))
         epoch = await self._store.register(index, self.incarnation, self.epoch, lease)
+        self._acknowledged = self._size = 0
+        for group in self._groups.values():
+            group.size = 0
         held = [_rejoin(one) for one in self._shard.memberships() if one.committed]
         for start in range(0, len(held), BATCH):
             self._sequence += 1
             joins = held[start : start + BATCH]
-            await self._store.commit(
+            answers = await self._store.commit(
                 index,
                 self.incarnation,
                 self._sequence,
@@ -342,6 +405,7 @@ class Writer:
                 self._entries(joins),
                 restore=True,
             )
+            self._acknowledge(joins, answers)
         self._sequence += bool(self._batch)
         self.epoch, self._disowned = epoch, ""
         logger.warning("The membership store was empty; it was written again.")

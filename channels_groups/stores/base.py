@@ -107,6 +107,18 @@ class Eviction(NamedTuple):
     done: bool
 
 
+class Holdings(NamedTuple):
+    """What a node is sure that the store has of it.
+
+    sequence: of the last commit that was answered; size: the node's memberships;
+    groups: for some of its groups, how many members are here, and if any has a user.
+    """
+
+    sequence: int = 0
+    size: int = 0
+    groups: Mapping[str, tuple[int, bool]] = {}
+
+
 class Renewal(NamedTuple):
     """state: "alive"; "lost", the lease is gone and with it the identity; or
     "emptied", the store lost its data and wants it back from the living;
@@ -160,7 +172,8 @@ class BaseStore(ABC):
     ) -> str:
         """Give ``node`` a lease of so many seconds and return the epoch.
 
-        ``epoch`` is the one the node knew, or "" for a new node.
+        ``epoch`` is the one the node knew, or "" for a new node. Raise
+        StoreRebuilding as long as the store clears away data of an earlier epoch.
         """
 
     @abstractmethod
@@ -171,11 +184,14 @@ class BaseStore(ABC):
         epoch: str,
         lease: float,
         renewal: float,
+        holdings: Holdings = Holdings(),
     ) -> Renewal:
         """Put off the lease's end and report the nodes that may be evicted.
 
         Those are the ones whose lease has run out, and those that missed a
         renewal (every ``renewal`` seconds) and have no connection to the store.
+        A store that does not hold what the node is sure of has lost data: it
+        counts as emptied, for all nodes.
         """
 
     @abstractmethod
@@ -193,8 +209,9 @@ class BaseStore(ABC):
         ``entries`` has what the node needs in the layer for each group. Repeating
         a sequence number gives the first answer again, so a commit whose answer
         was lost can be repeated. ``restore`` writes back what an
-        emptied store held, and alone is taken while it is being rebuilt.
-        Raise LeaseLost, or StoreRebuilding.
+        emptied store held, and alone is taken while it is being rebuilt. There
+        are fewer answers than operations where the store notices that it has lost
+        data; the rest is not carried out. Raise LeaseLost, or StoreRebuilding.
         """
 
     @abstractmethod

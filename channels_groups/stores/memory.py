@@ -15,6 +15,7 @@ from .base import (
     BaseStore,
     Entry,
     Eviction,
+    Holdings,
     Incarnation,
     Join,
     LeaseLost,
@@ -88,6 +89,7 @@ class MemoryStore(BaseStore):
         epoch: str,
         lease: float,
         renewal: float,
+        holdings: Holdings = Holdings(),
     ) -> Renewal:
         with self._lock:
             known = self._nodes.get(node.id)

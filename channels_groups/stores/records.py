@@ -14,7 +14,6 @@ import msgpack
 from .base import Join, Member, Operation
 from .cipher import make_cipher
 
-
 _hexadecimal = re.compile("[0-9a-f]{32}")
 
 

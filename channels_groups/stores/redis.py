@@ -29,6 +29,7 @@ from .base import (
     BaseStore,
     Entry,
     Eviction,
+    Holdings,
     Incarnation,
     LeaseLost,
     Loss,
@@ -75,9 +76,15 @@ class RedisStore(BaseStore):
     async def register(
         self, shard: int, node: Incarnation, epoch: str, lease: float
     ) -> str:
-        keys = self._keys("leases", "epoch", "rebuilding", "channels")
+        keys = self._keys(
+            *("leases", "epoch", "rebuilding", "channels", "void"),
+            *("index", "sizes", "revision"),
+        )
         args = [node.id, node.channel, lease, epoch, uuid.uuid4().hex, self._rebuild]
-        answer: bytes = await self._run(shard, REGISTER, keys, args)
+        args.append(self._layer_prefix)
+        answer: bytes | None = await self._run(shard, REGISTER, keys, args)
+        if answer is None:
+            raise StoreRebuilding
         await self._subscribe(shard, node)
         return answer.decode()
 
@@ -88,10 +95,18 @@ class RedisStore(BaseStore):
         epoch: str,
         lease: float,
         renewal: float,
+        holdings: Holdings = Holdings(),
     ) -> Renewal:
-        keys = self._keys("leases", "epoch", "rebuilding", f"node:{node.id}")
+        keys = self._keys(
+            *("leases", "epoch", "rebuilding", "void", "index", "sizes", "channels"),
+            *(f"node:{node.id}", f"answer:{node.id}"),
+        )
         patience = renewal * PATIENCE
         args = [node.id, epoch, lease, patience, uuid.uuid4().hex, self._rebuild]
+        audit = {
+            group: [n, int(users)] for group, (n, users) in holdings.groups.items()
+        }
+        args += [holdings.sequence, holdings.size, _pack(audit)]
         answer = await self._run(shard, RENEW, keys, args)
         if not answer[2]:
             await self._subscribe(shard, node)
@@ -154,7 +169,7 @@ class RedisStore(BaseStore):
     async def release(self, shard: int, node: Incarnation) -> None:
         keys = self._keys(
             *("leases", "channels", "sizes", f"node:{node.id}", f"answer:{node.id}"),
-            *("epoch", "rebuilding", "revision"),
+            *("epoch", "rebuilding", "revision", "void"),
         )
         try:
             # First, or who registers next takes this for a node that goes on living

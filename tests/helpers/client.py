@@ -110,6 +110,10 @@ class Client:
         return self.close_code or 1006, self._open_socket().close_reason or ""
 
     @property
+    def is_open(self) -> bool:
+        return self._reading is not None and not self._reading.done()
+
+    @property
     def close_code(self) -> int | None:
         """The code it was closed with, None while it is open."""
         return None if self._socket is None else self._socket.close_code

@@ -6,7 +6,8 @@
 -- An operation: {group, connection, record or false (leave), user or false,
 --                limit or -1, told (0 or 1)}
 -- Returns {'lost'}, {'rebuilding', milliseconds} or {'ok', answers (msgpack)};
--- an answer: {outcome, count, user_count, revision, told}.
+-- an answer: {outcome, count, user_count, revision, told}. There are fewer answers
+-- than operations where a key is missing: the rest was not carried out.
 
 local leases, index, revisions, rebuilding, sizes, node_groups, answered = unpack(KEYS)
 local node, sequence, restore = ARGV[2], ARGV[3], ARGV[4] ~= ''
@@ -36,6 +37,16 @@ end
 local function unchanged(outcome, group)
   local count = tonumber(call('ZSCORE', index, group) or 0)
   return {outcome, count, call('HLEN', prefix .. 'users:' .. group), 0, 0}
+end
+
+-- Creating and destroying are not done again: be sure that they are right.
+local function is_sane(group, record)
+  local count = tonumber(call('ZSCORE', index, group) or 0)
+  if record then
+    return count > 0 or call('EXISTS', prefix .. 'nodes:' .. group) == 0
+  end
+  return count > 1 or call('HLEN', prefix .. 'nodes:' .. group) <= 1
+    and call('HLEN', members_key(group, node)) <= 1
 end
 
 local function join(group, id, record, user, limit, told)
@@ -86,6 +97,7 @@ end
 local answers = {}
 for i, op in ipairs(cmsgpack.unpack(ARGV[5])) do
   local group, id, record, user, limit, told = unpack(op)
+  if not is_sane(group, record) then break end
   if record then
     answers[i] = join(group, id, record, user, limit, told)
   else

@@ -11,7 +11,9 @@
 --   sizes            HASH node -> memberships
 --   answer:<n>       HASH of the last commit's sequence and answer
 --   revision         the last revision given; begins with the clock in microseconds
---   epoch            names the present data; rebuilding: set while it is incomplete
+--   epoch            names the present data
+--   rebuilding       set while the living nodes write back what was lost
+--   void             set while there is data of an earlier epoch to be wiped
 
 local prefix = ARGV[1]
 local call = redis.call

@@ -19,11 +19,17 @@ local function is_evictable(deadline)
   return not connected and deadline <= time + lease - patience
 end
 
+local function is_destroyed(group, members, count)
+  return count <= 0 and call('EXISTS', members) == 0
+    and call('HLEN', prefix .. 'nodes:' .. group) <= 1
+end
+
 local function lose(group, members, id, record)
   call('HDEL', members, id)
   local count, user_count = count_out(index, group, user_of(record))
   losses[#losses + 1] = {
-    group, id, record, count <= 0 and DESTROYED or LEFT, count, user_count,
+    group, id, record, is_destroyed(group, members, count) and DESTROYED or LEFT,
+    math.max(count, 0), user_count,
     next_revision(revisions),
   }
 end

@@ -1,11 +1,14 @@
 -- Give a node a lease.
--- KEYS: leases, epoch, rebuilding, channels
+-- KEYS: leases, epoch, rebuilding, channels, void, index, sizes, revision
 -- ARGV: prefix, node, channel, lease (seconds), epoch the node knew or '',
---       a name for a new epoch, milliseconds that rebuilding takes
--- Returns the epoch.
+--       a name for a new epoch, milliseconds that rebuilding takes,
+--       layer ('' or channels_redis.core's prefix)
+-- Returns the epoch, or false as long as there is void data, a part of which each
+-- call wipes.
 
-local leases, epoch_key, rebuilding, channels = unpack(KEYS)
-local node, channel, lease, known, new, rebuild = unpack(ARGV, 2)
+local leases, epoch_key, rebuilding, channels, void, index, sizes, revision = unpack(KEYS)
+local node, channel, lease, known, new, rebuild, layer = unpack(ARGV, 2)
+local LIMIT = 100
 
 -- A new node cannot know whether a store without data was emptied. It was if other
 -- nodes are about (their subscriptions are no data), and it may have been if the
@@ -17,6 +20,36 @@ local function may_have_been_emptied()
   return tonumber(uptime) * 1000 < tonumber(rebuild)
 end
 
+local function wipe_group(other, group, packed)
+  leave_layer(layer, cmsgpack.unpack(packed))
+  call('DEL', members_key(group, other), prefix .. 'users:' .. group)
+  call('DEL', prefix .. 'nodes:' .. group)
+  call('ZREM', index, group)
+  call('HDEL', prefix .. 'node:' .. other, group)
+end
+
+-- Wipe some of what one node had; return whether nothing is left.
+local function wipe()
+  local other = call('HRANDFIELD', channels)
+  if not other then
+    call('DEL', void, index, sizes, revision)
+    return true
+  end
+  local groups = call('HRANDFIELD', prefix .. 'node:' .. other, LIMIT, 'WITHVALUES')
+  for i = 1, #groups, 2 do
+    wipe_group(other, groups[i], groups[i + 1])
+  end
+  if call('EXISTS', prefix .. 'node:' .. other) == 0 then
+    call('HDEL', channels, other)
+    call('DEL', prefix .. 'answer:' .. other)
+  end
+  return false
+end
+
+if call('EXISTS', void) == 1 then
+  if not wipe() then return false end
+  call('SET', rebuilding, 1, 'PX', rebuild)
+end
 local epoch = call('GET', epoch_key)
 if not epoch then
   if may_have_been_emptied() then call('SET', rebuilding, 1, 'PX', rebuild) end

@@ -1,9 +1,10 @@
 -- Give up the lease of a node without members; the last one takes the rest along.
--- KEYS: leases, channels, sizes, node:<n>, answer:<n>, epoch, rebuilding, revision
+-- KEYS: leases, channels, sizes, node:<n>, answer:<n>, epoch, rebuilding, revision,
+--       void
 -- ARGV: prefix, node
 -- Returns nothing.
 
-local leases, channels, sizes, node_groups, answered, epoch, rebuilding, revision =
+local leases, channels, sizes, node_groups, answered, epoch, rebuilding, revision, void =
   unpack(KEYS)
 local node = ARGV[2]
 
@@ -16,6 +17,6 @@ end
 call('ZREM', leases, node)
 call('HDEL', channels, node)
 call('HDEL', sizes, node)
-if call('EXISTS', leases) == 0 then
+if call('EXISTS', leases, void) == 0 then
   call('DEL', channels, sizes, epoch, rebuilding, revision)
 end

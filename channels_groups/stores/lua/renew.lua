@@ -1,16 +1,48 @@
 -- Put off the end of a node's lease and report the nodes that may be evicted.
--- KEYS: leases, epoch, rebuilding, node:<n>
+-- KEYS: leases, epoch, rebuilding, void, index, sizes, channels, node:<n>, answer:<n>
 -- ARGV: prefix, node, epoch that the node knows, lease (seconds), seconds without a
 --       renewal after which a node with no connection may be evicted,
---       a name for a new epoch, milliseconds that rebuilding takes
+--       a name for a new epoch, milliseconds that rebuilding takes,
+--       the last sequence number that was answered, the node's memberships,
+--       some of its groups (msgpack of group -> {its members there, 1 with users})
 -- Returns {state, epoch, 1 if the node's subscription is there, node, node, ...}.
 
-local leases, epoch_key, rebuilding, node_groups = unpack(KEYS)
-local node, known, lease, patience, new, rebuild = unpack(ARGV, 2)
+local leases, epoch_key, rebuilding, void, index, sizes, channels, node_groups, answered =
+  unpack(KEYS)
+local node, known, lease, patience, new, rebuild, sequence, size, audit = unpack(ARGV, 2)
 lease, patience = tonumber(lease), tonumber(patience)
 
 local function is_connected(other)
   return call('PUBSUB', 'NUMSUB', prefix .. 'alive:' .. other)[2] > 0
+end
+
+local function is_group_damaged(group, expected, with_users)
+  if call('HLEN', members_key(group, node)) ~= expected then return true end
+  if call('HEXISTS', node_groups, group) ~= math.min(expected, 1) then return true end
+  if with_users == 1 and call('EXISTS', prefix .. 'users:' .. group) == 0 then
+    return true
+  end
+  local count, here = 0, false
+  for _, other in ipairs(call('HKEYS', prefix .. 'nodes:' .. group)) do
+    count = count + call('HLEN', members_key(group, other))
+    here = here or other == node
+  end
+  return here ~= (expected > 0) or count ~= tonumber(call('ZSCORE', index, group) or 0)
+end
+
+-- The server may have gone back to older data, or keys may have been deleted.
+local function is_damaged(deadline)
+  -- An eviction takes the lease last.
+  if not deadline then return call('EXISTS', node_groups) == 1 end
+  local last = tonumber(call('HGET', answered, 'sequence') or 0)
+  if last < tonumber(sequence) then return true end
+  if last > tonumber(sequence) then return false end -- A commit is under way.
+  if tonumber(call('HGET', sizes, node) or 0) ~= tonumber(size) then return true end
+  if call('HEXISTS', channels, node) == 0 then return true end
+  for group, expected in pairs(cmsgpack.unpack(audit)) do
+    if is_group_damaged(group, expected[1], expected[2]) then return true end
+  end
+  return false
 end
 
 local epoch = call('GET', epoch_key)
@@ -21,16 +53,24 @@ if not epoch then
 end
 
 local time = now()
-local deadline = tonumber(call('ZSCORE', leases, node) or 0)
+local deadline = tonumber(call('ZSCORE', leases, node) or nil)
 local state = 'alive'
-if deadline > 0 then
+if deadline ~= 0 and epoch == known and is_damaged(deadline) then
+  -- Nobody's data can be trusted: all nodes write theirs back under a new epoch.
+  state, epoch = 'emptied', new
+  call('SET', epoch_key, epoch)
+  call('SET', rebuilding, 1, 'PX', rebuild)
+  call('SET', void, 1)
+  for _, other in ipairs(call('ZRANGE', leases, 0, -1)) do
+    call('HSETNX', channels, other, '')
+  end
+  call('DEL', leases)
+elseif deadline and deadline > 0 then
   call('ZADD', leases, time + lease, node)
 elseif epoch ~= known then
   state = 'emptied'
 else
   state = 'lost'
-  -- Where only the lease is gone, its members still have to be evicted.
-  if call('EXISTS', node_groups) == 1 then call('ZADD', leases, 0, node) end
 end
 
 local answer = {state, epoch, is_connected(node) and 1 or 0}
