@@ -13,9 +13,11 @@ import json
 import sys
 import time
 
-from picows import WSListener, WSMsgType, ws_connect
+from picows import WSInvalidStatusError, WSListener, WSMsgType, ws_connect
 
 TIMEOUT = 120
+#: Seconds after which a refused client comes back.
+RETRY = 0.5
 
 
 class Counter:
@@ -90,17 +92,25 @@ class Process:
     def __init__(self):
         self.counter = Counter()
         self.clients = []
+        #: Handshakes that a server refused; they were tried again.
+        self.refused = 0
 
     async def connect(self, urls, count, speaks="websocket", at_once=50):
         bound = asyncio.Semaphore(at_once)
         kind = SocketIO if speaks == "socketio" else Client
-        self.counter.count = 0
+        self.counter.count = self.refused = 0
 
         async def connect(url):
             async with bound:
-                _, client = await ws_connect(lambda: kind(self.counter), url)
-                await client.ready
-                return client
+                while True:
+                    try:
+                        _, client = await ws_connect(lambda: kind(self.counter), url)
+                    except WSInvalidStatusError:
+                        self.refused += 1
+                        await asyncio.sleep(RETRY)
+                    else:
+                        await client.ready
+                        return client
 
         self.clients += await asyncio.gather(
             *(connect(url) for _ in range(count) for url in urls)
@@ -132,6 +142,7 @@ async def main():
         await act(**arguments)
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         answer = {"seconds": seconds, "cpu": cpu, "frames": process.counter.count}
+        answer["refused"] = process.refused
         print(json.dumps(answer), flush=True)
 
 

@@ -49,6 +49,7 @@ async def enter_and_go(
             await aeventually(get_group(ROOM).acount, equals=0, timeout=60)
         return {
             "members": f"{size:,}",
+            "refused": answer["refused"],
             "s": number(answer["seconds"]),
             "clients' CPU s": number(answer["cpu"]),
             "server's": number(cpu),
@@ -80,6 +81,7 @@ async def come_back(
         await others.do("close")
         return {
             "members": f"{size:,}",
+            "refused": answer["refused"],
             "s until all are back": number(answer["seconds"]),
             "s until the count is right": number(right),
         }
