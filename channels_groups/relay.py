@@ -13,11 +13,11 @@ from . import names
 from .connection import Message, to_frame
 from .deadline import in_time
 from .exceptions import StoreUnavailable
-from .membership import LocalGroup
 from .receiver import Receiver, StopReceiving
 from .stores.base import Entry
 
 if TYPE_CHECKING:
+    from .membership import LocalGroup
     from .node import Node
 
 logger = logging.getLogger("channels_groups")
