@@ -420,7 +420,7 @@ async def test_a_refused_move_is_logged_where_it_is_refused(
     chat, connect, configure, caplog
 ):
     configure(MAX_MEMBERS=1)
-    ann, bob = await connect(chat, "room"), await connect(chat, "other")
+    _, bob = await connect(chat, "room"), await connect(chat, "other")
     caplog.set_level("INFO", "channels_groups")
     await (await get(bob, "other")).aset_group("room")
     await aeventually(lambda: "refused" in caplog.text)

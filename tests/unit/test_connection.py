@@ -1,0 +1,334 @@
+"""One live connection: what it sends, holds back and takes in."""
+
+import asyncio
+
+import pytest
+
+from channels_groups.connection import LocalConnection, start, to_frame
+from channels_groups.exceptions import ConnectionClosed
+from channels_groups.groups import GroupChange, close_message
+from channels_groups.manager import get_group_manager
+
+from ..helpers.eventually import aeventually
+
+ACCEPT = {"type": "websocket.accept"}
+CLOSE = {"type": "websocket.close"}
+
+
+class Server:
+    """A server's side: `send` waits while the client does not read."""
+
+    def __init__(self):
+        self.sent = []
+        self.reads = asyncio.Event()
+        self.reads.set()
+        self.error = None
+
+    async def send(self, message):
+        if message["type"] == "websocket.send":
+            await self.reads.wait()
+            if self.error:
+                raise self.error
+        self.sent.append(message)
+
+    @property
+    def texts(self):
+        return [one["text"] for one in self.sent if one["type"] == "websocket.send"]
+
+
+def frame(text):
+    return to_frame({"text": text})
+
+
+@pytest.fixture
+def server():
+    return Server()
+
+
+@pytest.fixture
+async def connection(server):
+    """An accepted connection with an outbox of three."""
+    connection = LocalConnection(None, {"type": "websocket"}, server.send, 3)
+    await connection.send(ACCEPT)
+    yield connection
+    connection.ended = True
+    await connection.finish()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_frame_goes_at_once_without_a_task(connection, server):
+    connection.write(frame("a"))
+    connection.write(frame("b"))
+    assert server.texts == ["a", "b"]
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_frames_wait_for_a_slow_client_in_order(connection, server):
+    server.reads.clear()
+    for text in "abcd":
+        connection.write(frame(text))
+    await asyncio.sleep(0)
+    assert server.texts == []
+    server.reads.set()
+    await aeventually(lambda: server.texts, equals=list("abcd"))
+    connection.write(frame("e"))
+    await aeventually(lambda: server.texts, equals=list("abcde"))
+
+
+async def test_a_client_too_slow_is_closed_and_told(connection, server, caplog):
+    server.reads.clear()
+    for text in "abcde":
+        connection.write(frame(text))
+    message = await connection.receive()
+    assert message == {"type": "websocket.disconnect", "code": 1013}
+    close = {"type": "websocket.close", "code": 1013, "reason": "too slow"}
+    await aeventually(lambda: close in server.sent)
+    assert connection.id in caplog.text and "3 messages behind" in caplog.text
+    connection.write(frame("f"))
+    assert server.texts == []
+
+
+async def test_a_consumer_too_slow_is_closed(connection, server, caplog):
+    for number in range(4):
+        connection.put({"type": "note", "number": number})
+    kinds = [(await connection.receive())["type"] for _ in range(4)]
+    assert kinds == ["note"] * 3 + ["websocket.disconnect"]
+    await aeventually(lambda: server.sent[-1].get("code"), equals=1013)
+    assert "its handlers are more than" in caplog.text
+
+
+async def test_frames_are_held_until_the_accept(server):
+    connection = LocalConnection(None, {"type": "websocket"}, server.send, 3)
+    connection.write(frame("a"))
+    connection.write(frame("b"))
+    assert server.sent == []
+    await connection.send(ACCEPT)
+    await aeventually(lambda: server.texts, equals=["a", "b"])
+    assert server.sent[0] == ACCEPT
+    connection.write(frame("c"))
+    await aeventually(lambda: server.texts, equals=["a", "b", "c"])
+    connection.ended = True
+    await connection.finish()
+
+
+async def test_what_was_held_for_a_refused_handshake_is_dropped(server):
+    connection = LocalConnection(None, {"type": "websocket"}, server.send, 3)
+    connection.write(frame("a"))
+    await connection.send(CLOSE)
+    connection.write(frame("b"))
+    await connection.send(ACCEPT)
+    await asyncio.sleep(0)
+    assert server.sent == [CLOSE]
+    connection.ended = True
+    await connection.finish()
+
+
+async def test_closing_twice_closes_once(connection, server):
+    connection.close(4001, "bye")
+    connection.close(4002, "again")
+    await connection.send(CLOSE)
+    message = await connection.receive()
+    assert message == {"type": "websocket.disconnect", "code": 4001}
+    await aeventually(lambda: len(server.sent), equals=2)
+    close = {"type": "websocket.close", "code": 4001, "reason": "bye"}
+    assert server.sent == [ACCEPT, close]
+
+
+async def test_closing_does_not_wait_for_the_client(server):
+    async def send(message):
+        await asyncio.Event().wait()
+
+    connection = LocalConnection(None, {"type": "websocket"}, send, 3)
+    connection.close()
+    message = await connection.receive()
+    assert message == {"type": "websocket.disconnect", "code": 1000}
+    connection.ended = True
+    async with asyncio.timeout(5):
+        await connection.finish()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_server_that_raises_is_no_error_here(connection, server):
+    server.error = RuntimeError("the client is gone")
+    connection.write(frame("a"))
+    server.reads.clear()
+    connection.write(frame("b"))
+    server.reads.set()
+    await asyncio.sleep(0.01)
+    server.error = None
+    connection.write(frame("c"))
+    await aeventually(lambda: server.texts, equals=["c"])
+
+
+async def test_finishing_ends_what_is_under_way(connection, server):
+    server.reads.clear()
+    connection.write(frame("a"))
+    connection.write(frame("b"))
+    connection.ended = True
+    await connection.finish()
+    assert server.texts == []
+    with pytest.raises(ConnectionClosed):
+        connection.check_open()
+
+
+async def test_messages_to_its_channel_are_told_apart(connection, server):
+    connection.take({"type": "groups.send", "text": "a"})
+    connection.take({"type": "groups.send", "bytes": b"b"})
+    connection.take({"type": "chat.note"})
+    connection.take({"type": "groups.close", "code": 4000, "reason": None})
+    assert server.sent[1:] == [
+        {"type": "websocket.send", "text": "a"},
+        {"type": "websocket.send", "bytes": b"b"},
+    ]
+    assert await connection.receive() == {"type": "chat.note"}
+    assert (await connection.receive())["code"] == 4000
+
+
+async def test_receiving_may_be_cancelled_without_a_loss(connection):
+    for number in range(5):
+        receiving = asyncio.create_task(connection.receive())
+        await asyncio.sleep(0)
+        connection.put({"type": "note", "number": number})
+        receiving.cancel()
+        await asyncio.wait([receiving])
+        message = await connection.receive()
+        assert message == {"type": "note", "number": number}
+
+
+async def test_an_ended_connection_takes_nothing_in(connection):
+    connection.ended = True
+    connection.put({"type": "note"})
+    receiving = asyncio.create_task(connection.receive())
+    await asyncio.sleep(0.01)
+    assert not receiving.done()
+    receiving.cancel()
+    await asyncio.wait([receiving])
+
+
+# Changes in the inbox
+
+
+def change(joined=(), left=(), revision=1, name="room"):
+    group = get_group_manager().group(name)
+    return GroupChange(group, tuple(joined), tuple(left), revision, 0, revision)
+
+
+async def test_changes_that_wait_are_merged(connection):
+    connection.tell(change(["a"], revision=1))
+    connection.tell(change(["b"], ["a"], revision=2))
+    connection.put({"type": "note"})
+    connection.tell(change(["c"], revision=3))
+    first, note, second = [await connection.receive() for _ in range(3)]
+    assert first["change"] == change(["a", "b"], ["a"], revision=2)
+    assert note["type"] == "note"
+    assert second["change"] == change(["c"], revision=3)
+
+
+@pytest.mark.parametrize("joined, name", [("x", "other"), ("a", "room")])
+async def test_what_would_lose_its_order_is_not_merged(connection, joined, name):
+    """That is another group, and one who left and comes back."""
+    later = change([joined], revision=5, name=name)
+    connection.tell(change([], ["a"], revision=1))
+    connection.tell(later)
+    assert (await connection.receive())["change"].left == ("a",)
+    assert (await connection.receive())["change"] == later
+
+
+# start()
+
+
+async def test_what_never_waits_is_done_at_once():
+    seen = []
+
+    async def send():
+        seen.append(1)
+
+    assert start(send()) is None
+    assert seen == [1]
+
+
+async def test_what_waits_is_finished_by_who_awaits_the_rest():
+    event, seen = asyncio.Event(), []
+
+    async def send():
+        seen.append("begun")
+        await asyncio.sleep(0)
+        await event.wait()
+        await asyncio.sleep(0.001)
+        seen.append("done")
+
+    rest = start(send())
+    assert seen == ["begun"]
+
+    async def finish():
+        await rest
+
+    finishing = asyncio.create_task(finish())
+    await asyncio.sleep(0)
+    event.set()
+    await finishing
+    assert seen == ["begun", "done"]
+
+
+async def test_a_future_that_is_done_before_the_rest_is_awaited():
+    future = asyncio.get_running_loop().create_future()
+    seen = []
+
+    async def send():
+        seen.append(await future)
+
+    rest = start(send())
+    future.set_result("answer")
+    await asyncio.sleep(0)
+    await rest
+    assert seen == ["answer"]
+
+
+async def test_an_error_reaches_who_awaits_the_rest():
+    future = asyncio.get_running_loop().create_future()
+
+    async def send():
+        await future
+
+    rest = start(send())
+    future.set_exception(LookupError("gone"))
+    with pytest.raises(LookupError, match="gone"):
+        await rest
+
+
+async def test_an_error_at_once_is_swallowed():
+    async def send():
+        raise LookupError("gone")
+
+    assert start(send()) is None
+
+
+async def test_cancelling_the_rest_cancels_the_coroutine():
+    seen = []
+
+    async def send():
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    rest = start(send())
+
+    async def finish():
+        await rest
+
+    finishing = asyncio.create_task(finish())
+    await asyncio.sleep(0)
+    finishing.cancel()
+    await asyncio.wait([finishing])
+    assert seen == ["cancelled"]
+    assert finishing.cancelled()
+
+
+def test_close_messages_say_what_they_close():
+    assert close_message("groups.close", 4000, "bye") == {
+        "type": "groups.close",
+        "code": 4000,
+        "reason": "bye",
+    }

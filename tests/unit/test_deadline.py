@@ -1,0 +1,69 @@
+"""Waiting in time, and being cancelled meanwhile."""
+
+import asyncio
+
+import pytest
+
+from channels_groups.deadline import in_time
+
+
+async def test_an_answer_in_time():
+    assert await in_time(asyncio.sleep(0, "answer"), 5) == "answer"
+
+
+async def test_an_error_in_time():
+    async def fail():
+        await asyncio.sleep(0)
+        raise LookupError("no")
+
+    with pytest.raises(LookupError, match="no"):
+        await in_time(fail(), 5)
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0, -1])
+async def test_what_takes_too_long_is_cancelled(seconds):
+    ended = []
+
+    async def hang():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(True)
+
+    call = asyncio.ensure_future(hang())
+    await asyncio.sleep(0)
+    with pytest.raises(asyncio.TimeoutError):
+        await in_time(call, seconds)
+    assert ended == [True]
+
+
+async def test_a_caller_that_is_cancelled_cancels_the_call():
+    ended = []
+
+    async def hang():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(True)
+
+    caller = asyncio.create_task(in_time(hang(), 5))
+    await asyncio.sleep(0.01)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert ended == [True]
+
+
+@pytest.mark.parametrize("outcome", ["answer", LookupError("nobody hears of it")])
+async def test_a_cancellation_that_comes_with_the_answer_is_kept(outcome):
+    """Which asyncio.wait_for() of Python 3.10 and 3.11 does not do."""
+    answer = asyncio.get_running_loop().create_future()
+    caller = asyncio.create_task(in_time(answer, 5))
+    await asyncio.sleep(0)
+    if isinstance(outcome, Exception):
+        answer.set_exception(outcome)
+    else:
+        answer.set_result(outcome)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
