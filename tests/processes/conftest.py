@@ -10,6 +10,12 @@ from tests.helpers.events import violations
 from tests.helpers.eventually import eventually
 
 
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "storm: takes minutes; to be left out by -m 'not storm'"
+    )
+
+
 @pytest.fixture(scope="module", params=["core", "pubsub", "memory"])
 def demo(request, redis_server, tmp_path_factory):
     """A daphne and a uvicorn for all tests; for memory one server is the cluster."""

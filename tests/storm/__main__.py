@@ -21,6 +21,9 @@ from .report import load, save, table
 from .rounds import Result, play
 from .world import World
 
+#: Violations of one round that are printed; one fault may bring hundreds.
+SHOWN = 15
+
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.storm")
@@ -76,10 +79,10 @@ async def begin(options: argparse.Namespace, seed: int) -> World:
 
 def tell(result: Result, directory: Path) -> None:
     """Print what was wrong, and where to look."""
-    for violation in result.violations[:40]:
-        print(f"  VIOLATION {violation}", flush=True)
-    if len(result.violations) > 40:
-        print(f"  and {len(result.violations) - 40} more")
+    for violation in result.violations[:SHOWN]:
+        print(f"  VIOLATION {violation[:2000]}", flush=True)
+    if len(result.violations) > SHOWN:
+        print(f"  and {len(result.violations) - SHOWN} more")
     print(f"  logs in {directory}; the storm begins anew", flush=True)
 
 

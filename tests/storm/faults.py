@@ -128,6 +128,7 @@ async def kill_all(world: World, round: Round) -> None:
 async def kill_nodes(world: World, round: Round, nodes: Sequence[Node]) -> None:
     if round.busy:
         world.note_killed(nodes)
+    world.serving.difference_update(nodes)
     for node in nodes:
         node.kill()
     world.ended()
@@ -278,8 +279,7 @@ async def kill_and_store_emptied(world: World, round: Round) -> None:
     """What only the dead process and the lost data knew is gone for good."""
     node = chosen(world, round)
     world.note_killed([node])
-    ids = {id for slot in world.slots if slot.node is node for id in slot.names}
-    world.unknowable.leaves |= ids
+    world.unknowable.leaves |= world.ids_on(node)
     node.kill()
     await asyncio.to_thread(world.redis.flush)
     world.ended()
@@ -289,6 +289,7 @@ async def kill_and_store_emptied(world: World, round: Round) -> None:
 @fault("freeze and store emptied")
 async def freeze_and_store_emptied(world: World, round: Round) -> None:
     node = chosen(world, round)
+    world.unknowable.hidden = world.ids_on(node)
     node.freeze()
     await asyncio.to_thread(world.redis.flush)
     await asyncio.sleep(round.seconds)

@@ -22,11 +22,15 @@ class Unknowable:
     the processes `pids` that were killed with traffic under way:
     leaves: the ids of whose leave they may have kept silent;
     joins: how many members there may have been of which nobody else was told.
+
+    A store that was emptied while a process was frozen knows nothing of its members,
+    `hidden`, until it is back; the others' counts leave them out.
     """
 
     pids: set[int] = field(default_factory=set)
     leaves: set[str] = field(default_factory=set)
     joins: int = 0
+    hidden: set[str] = field(default_factory=set)
     used: Counter[str] = field(default_factory=Counter)
 
 
@@ -127,6 +131,8 @@ class TolerantHistory(GroupHistory):
             self._lose_leave(phantom)
         if unknowable.pids and not self._members and self._alive:
             self._alive = False
+        if unknowable.hidden and self._members:
+            self._alive = True
         self._check_pair(None)
         self._previous = None
         if self._members != truth:
@@ -194,6 +200,30 @@ class TolerantHistory(GroupHistory):
         self._previous = None
         if not self._members:
             self._alive = False
+
+    def _check_counts(self, event: Event) -> None:
+        """Members of a frozen process may not be counted in an emptied store."""
+        hidden = self._hidden()
+        if hidden and event["count"] == len(self._members) - len(hidden):
+            self._unknowable.used["counts without the frozen"] += 1
+        else:
+            super()._check_counts(event)
+
+    def _created(self, event: Event) -> None:
+        if self._hidden() == self._members:
+            self._alive = False
+        hidden = self._hidden()
+        super()._created(event)
+        self._members |= hidden
+
+    def _destroyed(self, event: Event) -> None:
+        hidden = self._hidden()
+        self._members -= hidden
+        super()._destroyed(event)
+        self._members |= hidden
+
+    def _hidden(self) -> set[str]:
+        return self._members & self._unknowable.hidden
 
     def _check_pair(self, event: Event | None) -> None:
         """A process may have died after the first signal of two."""

@@ -112,7 +112,7 @@ def make_round(
         node=random.randrange(nodes),
         seconds=seconds,
         choice=random.random(),
-        busy=random.random() < 0.7,
+        busy=random.random() < 0.7 and kind != "drain",
         homes=tuple(random.choice(ROOMS) for _ in range(clients)),
         steps=tuple(sorted(steps, key=lambda step: step.at)),
     )

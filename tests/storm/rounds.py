@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ NOBODY_IS_LOST = {
     *("calm", "drain", "exceptions", "flits", "deaf", "terminate", "terminate all"),
     *("freeze shortly", "block shortly", "store emptied", "store restarted empty"),
     *("store paused", "store paused shortly", "store restarted", "delayed"),
+    *("store rewound", "freeze and store emptied"),
     *("store clients killed", "cut", "cut off shortly"),
 }
 #: Kinds in which no message may be lost.
@@ -30,8 +32,10 @@ class Result:
     kind: str
     number: int
     busy: bool
-    #: All counts and member lists are right, all is signalled, everybody hears.
+    #: Since then the clients have had all answers; all counts and member lists were
+    #: right; all was signalled; and everybody heard: it is settled.
     settled: float | None = None
+    answered: float | None = None
     right: float | None = None
     signalled: float | None = None
     violations: list[str] = field(default_factory=list)
@@ -41,7 +45,11 @@ class Result:
     notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        times = [("right", self.right), ("signalled", self.signalled)]
+        times = [
+            ("answered", self.answered),
+            ("right", self.right),
+            ("signalled", self.signalled),
+        ]
         times += [("heard", self.settled)]
         words = [f"{what} {time:.2f} s" for what, time in times if time is not None]
         words += [f"{self.lost} lost"] * bool(self.lost)
@@ -66,6 +74,7 @@ async def play(world: World, round: Round, patience: float) -> Result:
     ended = world.fault_ended
     await traffic
     await world.learn_rooms()
+    result.answered = time.monotonic() - ended
     result.right = await agree(world, ended, patience)
     result.signalled = await signalled(world, ended, patience)
     result.settled = await heard(world, ended, patience)
@@ -89,12 +98,13 @@ async def signalled(world: World, since: float, patience: float) -> float | None
 
     async def missing() -> list[str]:
         world.ledger.read()
-        logged, truth = world.ledger.members(), world.members()
+        logged = defaultdict(set, world.ledger.members())
+        truth = defaultdict(set, world.members())
         return [
-            f"{room!r}: logged {sorted(logged.get(room, set()) - truth.get(room, set()))}"
-            f" too many, {sorted(truth.get(room, set()) - logged.get(room, set()))} too few"
+            f"{room!r}: logged {sorted(logged[room] - truth[room])} too many,"
+            f" {sorted(truth[room] - logged[room])} too few"
             for room in {*logged, *truth}
-            if logged.get(room, set()) - world.unknowable.leaves != truth.get(room, set())
+            if logged[room] - world.unknowable.leaves != truth[room]
         ]
 
     return await none(world, missing, since, patience)

@@ -80,9 +80,10 @@ class Visitor(Client):
 class Slot:
     """A place for one client at a time, always on the same process."""
 
-    def __init__(self, number: int, node: Node) -> None:
+    def __init__(self, number: int, node: Node, serving: set[Node]) -> None:
         self.number = number
         self.node = node
+        self._serving = serving
         self.visitor: Visitor | None = None
         self.busy = False
         self.violations: list[str] = []
@@ -143,7 +144,9 @@ class Slot:
                 text = f"loud {number} {'x' * 3900}"
                 await visitor.say(text)
                 if number % 50 == 0:
-                    await aeventually(lambda: not visitor.is_open or visitor.heard[text])
+                    await aeventually(
+                        lambda: not visitor.is_open or visitor.heard[text]
+                    )
 
     async def leave(self) -> None:
         """Close the connection if there is one."""
@@ -212,7 +215,7 @@ class Slot:
 
     async def _flit(self, step: Step) -> None:
         """Ask for a WebSocket and be gone before or while it is granted."""
-        if not self.node.running:
+        if self.node not in self._serving:
             return
         self.strangers.append(time.monotonic())
         with suppress(OSError):
@@ -222,6 +225,8 @@ class Slot:
     # What they are made of
 
     async def _connect(self, room: str, fail: str = "") -> None:
+        if self.node not in self._serving:
+            return  # Its port would take a connection long before it serves.
         name = self._name()
         url = self.node.ws_url(room, name) + (f"&fail={fail}" if fail else "")
         visitor = Visitor(url, room=room, name=name)
@@ -261,7 +266,9 @@ class Slot:
             for when, id in self.departures
             if when > time.monotonic() - 60  # Longer than any round.
         ]
-        self.strangers = [when for when in self.strangers if when > time.monotonic() - 60]
+        self.strangers = [
+            when for when in self.strangers if when > time.monotonic() - 60
+        ]
         self.departures.append((time.monotonic(), str(visitor.id)))
 
     def _name(self) -> str:

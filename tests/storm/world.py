@@ -114,7 +114,9 @@ class World:
         self.cut_off = self.cluster.nodes[cut_off]
         self.serving = set(self.cluster.nodes)
         nodes = itertools.cycle(self.cluster.nodes)
-        self.slots = [Slot(number, next(nodes)) for number in range(self._clients)]
+        self.slots = [
+            Slot(number, next(nodes), self.serving) for number in range(self._clients)
+        ]
         paths = [self.directory / node.name for node in self.cluster.nodes]
         self.ledger = Ledger(path / "events.jsonl" for path in paths)
 
@@ -184,6 +186,10 @@ class World:
     def members(self) -> dict[str, set[str]]:
         """Return the ids in each room."""
         return {room: set(ids.values()) for room, ids in self.truth().items()}
+
+    def ids_on(self, node: Node) -> set[str]:
+        """Return the ids that a process ever gave to its clients."""
+        return {id for slot in self.slots if slot.node is node for id in slot.names}
 
     async def differences(self) -> list[str]:
         """Return where the serving processes' answers are not the truth."""
@@ -347,7 +353,13 @@ def out_of_order(visitor: Visitor) -> Iterator[str]:
 #: A log's block is a traceback or one line; these are what faults bring about.
 HARMLESS = re.compile(
     r"Deliberate|No handler for message type nobody\.handles\.this"
+    # channels_redis 4.3: a task of its own that it does not await, its log of lost
+    # connections, and what it raises where Channels opens a consumer's channel.
+    r"|in _clean_receive_backup|in _do_receiving|in new_channel"
 )
+#: Lines that belong to the next one.
+OPENERS = ("Traceback", "During handling", "The above exception")
+HEADER = re.compile(r"never retrieved$|^future: |^Exception in ASGI")
 TROUBLE = re.compile(
     r"Traceback|Warning|\bCRITICAL\b|never (?:awaited|retrieved)"
     r"|Task was destroyed|Exception ignored|tries again\.|dropped\.$"
@@ -358,8 +370,7 @@ def unexpected(log: str) -> list[str]:
     """Return the blocks of a log that speak of trouble which no fault explains."""
     blocks: list[list[str]] = []
     for line in log.splitlines():
-        continues = blocks and (line[:1] in ("", " ", "\t") or is_inside(blocks[-1]))
-        if continues:
+        if blocks and (line[:1] in ("", " ", "\t") or is_inside(blocks[-1])):
             blocks[-1].append(line)
         else:
             blocks.append([line])
@@ -369,6 +380,8 @@ def unexpected(log: str) -> list[str]:
 
 def is_inside(block: list[str]) -> bool:
     """Whether a traceback has begun in a block and its last line is still to come."""
-    starts = [n for n, line in enumerate(block) if line.startswith("Traceback")]
     last = block[-1]
-    return bool(starts) and (last[:1] in ("", " ", "\t") or last.startswith("Traceback"))
+    if last.startswith(OPENERS) or HEADER.search(last):
+        return True
+    has_begun = any(line.startswith("Traceback") for line in block)
+    return has_begun and last[:1] in ("", " ", "\t")
