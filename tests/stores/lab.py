@@ -52,6 +52,12 @@ class Lab:
 
         await aeventually(are_gone)
 
+    async def rebuilt(self):
+        """Wait until the store takes more than what is written back."""
+        with self.server.client() as client:
+            key = f"{self.prefix}:groups:rebuilding"
+            await aeventually(lambda: not client.exists(key))
+
     def empty(self):
         """Delete everything that the store has on the server, as FLUSHALL does."""
         with self.server.client() as client:
