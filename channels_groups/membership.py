@@ -43,7 +43,7 @@ class Membership:
 
     @property
     def public(self) -> Connection:
-        return self.group.manager.connection(self.member, self.group)
+        return self.group.manager.connection(self.member, self.group, self.connection)
 
     def deliver(self, action: Callable[[Any], None], argument: Any) -> None:
         """Do ``action(argument)`` if a member, later if it is still to be decided."""

@@ -203,6 +203,9 @@ async def call_layer(
 
 async def gather_all(calls: Iterable[Awaitable[None]]) -> None:
     """Wait for all, then raise what the first failed with."""
+    calls = list(calls)
+    if not calls:
+        return
     for result in await asyncio.gather(*calls, return_exceptions=True):
         if isinstance(result, BaseException):
             raise result

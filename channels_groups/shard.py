@@ -66,8 +66,7 @@ class Shard:
 
     async def wait(self, request: Request) -> None:
         """Wait for a leave and its signals, but not for a store that is away."""
-        await asyncio.wait([request.answered], timeout=TIMEOUT)
-        if request.answered.done():
+        if await request.wait(TIMEOUT):
             await asyncio.shield(request.announced)
         else:
             request.membership.silence()
@@ -138,10 +137,12 @@ class Shard:
         return request.answered.result()
 
     async def _wait_for_answer(self, request: Request) -> None:
-        """Wait for the store; longer while it waits itself for the other nodes."""
-        while not request.answered.done():
-            done, _ = await asyncio.wait([request.answered], timeout=TIMEOUT)
-            if not done and not self._writer.rebuilding:
+        """Wait for the store; also longer, as long as it answers others before."""
+        now = self.node.loop.time
+        deadline = now() + TIMEOUT
+        while not await request.wait(deadline - now()):
+            deadline = max(deadline, self._writer.answered_at + TIMEOUT)
+            if deadline <= now():
                 raise StoreUnavailable(
                     f"{self.node.store} did not answer in time."
                 ) from self._writer.lease.error

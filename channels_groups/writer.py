@@ -56,6 +56,7 @@ class Request:
         self.waiting = waiting
         self.answered: asyncio.Future[Answer] = loop.create_future()
         self.announced: asyncio.Future[None] = loop.create_future()
+        self._waiter: asyncio.Future[None] | None = None
         #: It is in a commit that the store has or may have seen.
         self.sent = False
         #: Nobody wants it any more; only as long as it is not sent.
@@ -66,6 +67,26 @@ class Request:
     def answer(self, answer: Answer) -> None:
         if not self.answered.done():
             self.answered.set_result(answer)
+            self._wake()
+
+    async def wait(self, timeout: float) -> bool:
+        """Wait for the answer; return whether it is here.
+
+        asyncio.wait() would do, in twice the time and one turn of the loop more.
+        """
+        if not self.answered.done():
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            timer = loop.call_later(timeout, self._wake)
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+        return self.answered.done()
+
+    def _wake(self) -> None:
+        if self._waiter and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def drop(self) -> None:
         """End it without the store."""
@@ -73,6 +94,7 @@ class Request:
         if not self.answered.done():
             self.answered.set_exception(ConnectionClosed())
             self.answered.exception()  # Retrieved: perhaps nobody waits.
+            self._wake()
         self.finish()
 
     def finish(self) -> None:
@@ -94,8 +116,9 @@ class Writer:
     def __init__(self, shard: Shard) -> None:
         self.epoch = ""
         self.incarnation: Incarnation | None = None
-        #: The store was emptied and the living nodes are writing back.
-        self.rebuilding = False
+        #: When the store last answered, or waited itself for the living nodes to
+        #: write back what was lost.
+        self.answered_at = float("-inf")
         self.lease = Lease(shard, self)
         self._shard = shard
         self._node = shard.node
@@ -169,7 +192,7 @@ class Writer:
             try:
                 await self._step()
             except StoreRebuilding:
-                self.rebuilding = True
+                self.answered_at = self._loop.time()
                 await asyncio.sleep(RETRY)
             except StoreUnavailable as error:
                 self.lease.fail("writer", error)
@@ -178,7 +201,6 @@ class Writer:
                 logger.exception("The membership writer failed; it tries again.")
                 await asyncio.sleep(RETRY)
             else:
-                self.rebuilding = False
                 self.lease.succeed("writer")
         await self._end()
 
@@ -245,6 +267,7 @@ class Writer:
         except LeaseLost:
             await self._find_out()
             return
+        self.answered_at = self._loop.time()
         batch, self._batch = self._batch, []
         self._acknowledge(operations, answers)
         doubtful = batch[len(answers) :]
@@ -360,6 +383,8 @@ class Writer:
         await self.lease.stop()
         await self._relay.stop()
         self._relay = self._make_relay()
+        if self.incarnation:
+            await self._store.forget(self.incarnation)
         self.incarnation = None
         for group in self._groups.values():
             group.entered = False

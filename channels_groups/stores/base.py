@@ -236,6 +236,9 @@ class BaseStore(ABC):
     async def release(self, shard: int, node: Incarnation) -> None:
         """Give up the lease of a node without members and forget the node."""
 
+    async def forget(self, node: Incarnation) -> None:
+        """Close what is kept for an identity that was lost."""
+
     # Read by everybody. What is on a node whose lease has run out is left out.
 
     @abstractmethod

@@ -38,7 +38,6 @@ from .base import (
     Renewal,
     StoreRebuilding,
 )
-from .line import Line, LineBroken
 from .records import Records
 from .scripts import Script, load
 
@@ -62,7 +61,6 @@ class RedisStore(BaseStore):
         self.layer = layer
         self.prefix = f"{config.get('prefix', 'asgi')}:groups:"
         self.records = Records(config.get("symmetric_encryption_keys"))
-        self._lines: dict[tuple[asyncio.AbstractEventLoop, int], Line] = {}
         self._alive: dict[Incarnation, PubSub] = {}
         self._reads: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]
         self._reads = WeakKeyDictionary()
@@ -133,7 +131,7 @@ class RedisStore(BaseStore):
         }
         args = [node.id, sequence, "1" if restore else "", _pack(packed)]
         args += [_pack(layer), self._layer_prefix, self._group_expiry]
-        answer = await self._commit(shard, keys, [self.prefix, *args])
+        answer = await self._run(shard, COMMIT, keys, args)
         if answer[0] == b"lost":
             raise LeaseLost
         if answer[0] == b"rebuilding":
@@ -178,7 +176,9 @@ class RedisStore(BaseStore):
             await self._run(shard, RELEASE, keys, [node.id])
         finally:
             await self._unsubscribe(node)
-            await self._hang_up(shard)
+
+    async def forget(self, node: Incarnation) -> None:
+        await self._unsubscribe(node)
 
     # Read by everybody
 
@@ -288,37 +288,13 @@ class RedisStore(BaseStore):
             script(self.client(shard), keys, [self.prefix, *args])
         )
 
-    async def _in_time(self, call: Awaitable[Any], seconds: float = TIMEOUT) -> Any:
+    async def _in_time(self, call: Awaitable[Any]) -> Any:
         """Await an answer of the server; the only place that maps its errors."""
         try:
-            return await in_time(call, seconds)
+            return await in_time(call, TIMEOUT)
         except (RedisError, OSError, asyncio.TimeoutError) as error:
             why = str(error) or type(error).__name__
             raise StoreUnavailable(f"{self} did not answer: {why}.") from error
-
-    async def _commit(self, shard: int, keys: list[str], args: list[Any]) -> Any:
-        """Commit over a line; what fails there is done again, as it may be."""
-        loop, client = asyncio.get_running_loop(), self.client(shard)
-        deadline = loop.time() + TIMEOUT
-        line = self._lines.pop((loop, shard), None)
-        if line is None:
-            line = await self._in_time(Line.open(client.connection_pool))
-        try:
-            answer = await line.call(COMMIT, keys, args, TIMEOUT)
-        except LineBroken:
-            await line.close()
-            left = deadline - loop.time()
-            return await self._in_time(COMMIT(client, keys, args), left)
-        except BaseException:
-            await line.close()
-            raise
-        self._lines[loop, shard] = line
-        return answer
-
-    async def _hang_up(self, shard: int) -> None:
-        line = self._lines.pop((asyncio.get_running_loop(), shard), None)
-        if line is not None:
-            await line.close()
 
     async def _subscribe(self, shard: int, node: Incarnation) -> None:
         """Hold a subscription on the node's name, a sign of a living connection."""

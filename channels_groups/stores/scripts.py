@@ -15,13 +15,13 @@ class Script:
 
     def __init__(self, source: str) -> None:
         self._source = source
-        self.digest = hashlib.sha1(source.encode()).hexdigest()
+        self._digest = hashlib.sha1(source.encode()).hexdigest()
 
     async def __call__(
         self, client: Redis, keys: Sequence[str], args: Sequence[Any]
     ) -> Any:
         try:
-            return await client.evalsha(self.digest, len(keys), *keys, *args)
+            return await client.evalsha(self._digest, len(keys), *keys, *args)
         except NoScriptError:  # Also after SCRIPT FLUSH and a restart.
             return await client.eval(self._source, len(keys), *keys, *args)
 
