@@ -107,6 +107,7 @@ class RedisStore(BaseStore):
         args += [holdings.sequence, holdings.size, _pack(audit)]
         answer = await self._run(shard, RENEW, keys, args)
         if not answer[2]:
+            await self._drop_idle(shard)
             await self._subscribe(shard, node)
         state, epoch = answer[0].decode(), answer[1].decode()
         return Renewal(state, epoch, [other.decode() for other in answer[3:]])
@@ -295,6 +296,14 @@ class RedisStore(BaseStore):
         except (RedisError, OSError, asyncio.TimeoutError) as error:
             why = str(error) or type(error).__name__
             raise StoreUnavailable(f"{self} did not answer: {why}.") from error
+
+    async def _drop_idle(self, shard: int) -> None:
+        """Close idle connections: where one was lost, the others may be dead too.
+
+        redis-py 8 finds out only by sending, and each would fail somebody's call.
+        """
+        pool = self.client(shard).connection_pool
+        await self._in_time(pool.disconnect(inuse_connections=False))
 
     async def _subscribe(self, shard: int, node: Incarnation) -> None:
         """Hold a subscription on the node's name, a sign of a living connection."""

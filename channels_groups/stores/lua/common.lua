@@ -10,7 +10,7 @@
 --   channels         HASH node -> channel
 --   sizes            HASH node -> memberships
 --   answer:<n>       HASH of the last commit's sequence and answer
---   revision         the last revision given; begins with the clock in microseconds
+--   revision         the last revision given; follows the clock in microseconds
 --   epoch            names the present data
 --   rebuilding       set while the living nodes write back what was lost
 --   void             set while there is data of an earlier epoch to be wiped
@@ -31,10 +31,13 @@ local function expired(leases)
   return call('ZRANGEBYSCORE', leases, '-inf', now())
 end
 
+-- At least the clock: it grows over a server that went back to older data, too.
+local clock
 local function next_revision(key)
   local revision = call('INCR', key)
-  if revision < 1000000000000 then
-    revision = math.floor(now() * 1000000)
+  clock = clock or math.floor(now() * 1000000)
+  if revision < clock then
+    revision = clock
     call('SET', key, string.format('%.0f', revision))
   end
   return revision
