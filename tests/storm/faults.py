@@ -280,6 +280,7 @@ async def kill_and_store_emptied(world: World, round: Round) -> None:
     node = chosen(world, round)
     world.note_killed([node])
     world.unknowable.leaves |= world.ids_on(node)
+    world.unknowable.forgotten = {node.pid}
     node.kill()
     await asyncio.to_thread(world.redis.flush)
     world.ended()

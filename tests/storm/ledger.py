@@ -31,6 +31,8 @@ class Unknowable:
     leaves: set[str] = field(default_factory=set)
     joins: int = 0
     hidden: set[str] = field(default_factory=set)
+    #: Of those among `pids` that died together with the store's data.
+    forgotten: set[int] = field(default_factory=set)
     used: Counter[str] = field(default_factory=Counter)
 
 
@@ -57,6 +59,10 @@ class Ledger:
                 complete, newline, _ = log.read().rpartition(b"\n")
             self._offsets[path] += len(complete) + len(newline)
             self._batch += [json.loads(line) for line in complete.splitlines()]
+
+    def joined_by(self, pids: set[int]) -> set[str]:
+        """Return the ids whose joins some processes have logged since the last time."""
+        return {e["id"] for e in self._batch if e["pid"] in pids and "id" in e}
 
     def members(self) -> dict[str, set[str]]:
         """Return who is in each group, by all that was read."""

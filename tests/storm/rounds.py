@@ -98,6 +98,7 @@ async def signalled(world: World, since: float, patience: float) -> float | None
 
     async def missing() -> list[str]:
         world.ledger.read()
+        world.unknowable.leaves |= world.ledger.joined_by(world.unknowable.forgotten)
         logged = defaultdict(set, world.ledger.members())
         truth = defaultdict(set, world.members())
         return [

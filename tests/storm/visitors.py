@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -80,10 +81,17 @@ class Visitor(Client):
 class Slot:
     """A place for one client at a time, always on the same process."""
 
-    def __init__(self, number: int, node: Node, serving: set[Node]) -> None:
+    def __init__(
+        self,
+        number: int,
+        node: Node,
+        serving: set[Node],
+        on_say: Callable[[Visitor, str], None],
+    ) -> None:
         self.number = number
         self.node = node
         self._serving = serving
+        self._on_say = on_say
         self.visitor: Visitor | None = None
         self.busy = False
         self.violations: list[str] = []
@@ -105,40 +113,26 @@ class Slot:
 
     async def take(self, step: Step) -> None:
         """Do what the plan says, after all that it said before."""
-        async with self._lock:
-            self.busy = True
+        async with self._turn():
             try:
                 await getattr(self, f"_{step.verb}")(step)
             except AssertionError as error:
                 self.violations.append(str(error))
-            finally:
-                self.busy = False
 
     async def enter(self, room: str) -> None:
         """Connect if it is not connected."""
-        async with self._lock:
-            self.busy = True
-            try:
-                if self.open is None:
-                    await self._connect(room)
-            finally:
-                self.busy = False
+        async with self._turn():
+            if self.open is None:
+                await self._connect(room)
 
     async def fail(self, where: str) -> None:
         """Have its consumer raise an exception; that closes the connection."""
-        async with self._lock:
-            if where in ("connect", "joined"):
-                await self.leave_now()
-                await self._connect("a place to fail", where)
-            elif self.open is not None:
-                self._depart(self.open)
-                await self.open.send(type="fail", **{"in": where})
-            if self.visitor is not None:
-                await self.visitor.wait_closed()
+        async with self._turn():
+            await self._fail(where)
 
     async def shout(self, times: int) -> None:
         """Say a lot, no faster than it hears itself."""
-        async with self._lock:
+        async with self._turn():
             visitor = self.open
             for number in range(times) if visitor is not None else ():
                 text = f"loud {number} {'x' * 3900}"
@@ -150,7 +144,7 @@ class Slot:
 
     async def leave(self) -> None:
         """Close the connection if there is one."""
-        async with self._lock:
+        async with self._turn():
             await self.leave_now()
 
     async def leave_now(self) -> None:
@@ -160,13 +154,9 @@ class Slot:
 
     async def learn_room(self) -> None:
         """Ask in which room it is: after a failure only its process knows."""
-        async with self._lock:
+        async with self._turn():
             if self.open is not None:
                 await self._where(self.open)
-
-    def next_text(self) -> str:
-        """Return what its client will say next."""
-        return f"{self.visitor and self.visitor.name}:{self._said + 1}"
 
     def missing_leaves(self) -> set[str]:
         """Return the ids of whose leave its process may not have told yet."""
@@ -182,6 +172,16 @@ class Slot:
         recent = sum(when > since for when in self.strangers)
         return recent + self.busy
 
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait until nothing else is under way here."""
+        async with self._lock:
+            self.busy = True
+            try:
+                yield
+            finally:
+                self.busy = False
+
     # The verbs of a plan
 
     async def _move(self, step: Step) -> None:
@@ -196,8 +196,9 @@ class Slot:
 
     async def _say(self, step: Step) -> None:
         if self.open is not None and self.open.room is not None:
-            text = self.next_text()
             self._said += 1
+            text = f"{self.open.name}:{self._said}"
+            self._on_say(self.open, text)
             with suppress(ConnectionClosed):
                 await self.open.say(text)
 
@@ -241,6 +242,16 @@ class Slot:
             self.strangers.append(time.monotonic())
         self.visitor = visitor
         self.names[str(visitor.id)] = name
+
+    async def _fail(self, where: str) -> None:
+        if where in ("connect", "joined"):
+            await self.leave_now()
+            await self._connect("a place to fail", where)
+        elif self.open is not None:
+            self._depart(self.open)
+            await self.open.send(type="fail", **{"in": where})
+        if self.visitor is not None:
+            await self.visitor.wait_closed()
 
     async def _go(self, visitor: Visitor, room: str | None) -> None:
         visitor.operations += 1

@@ -115,7 +115,8 @@ class World:
         self.serving = set(self.cluster.nodes)
         nodes = itertools.cycle(self.cluster.nodes)
         self.slots = [
-            Slot(number, next(nodes), self.serving) for number in range(self._clients)
+            Slot(number, next(nodes), self.serving, self._expect)
+            for number in range(self._clients)
         ]
         paths = [self.directory / node.name for node in self.cluster.nodes]
         self.ledger = Ledger(path / "events.jsonl" for path in paths)
@@ -134,8 +135,6 @@ class World:
         for step in steps:
             await asyncio.sleep(began + step.at - time.monotonic())
             slot = self.slots[step.slot]
-            if step.verb == "say" and not slot.busy and slot.open:
-                self._expect(slot.open, slot.next_text())
             tasks.append(asyncio.create_task(slot.take(step), name=step.verb))
         await asyncio.gather(*tasks)
 
@@ -253,7 +252,7 @@ class World:
         members = [
             (slot.open, slot.open.operations)
             for slot in self.slots
-            if slot.open and slot.open.room == speaker.room and not slot.busy
+            if slot.open and slot.open.room == speaker.room and is_idle(slot, speaker)
         ]
         self._expected.append((text, members))
 
@@ -284,6 +283,11 @@ class World:
             if any(tasks.values()):
                 found.append(f"{node.name} has {tasks}")
         return found
+
+
+def is_idle(slot: Slot, speaker: Visitor) -> bool:
+    """Whether a slot's client will stay where it is while somebody speaks."""
+    return not slot.busy or slot.visitor is speaker
 
 
 async def ask(node: Node, path: str) -> Any:
