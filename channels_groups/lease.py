@@ -80,8 +80,9 @@ class Lease:
         if renewal.state == "alive":
             writer.epoch = renewal.epoch
         else:
-            self._renewals = 0
             writer.disown(renewal.state)
+        if renewal.state != "alive" or renewal.reconnected:
+            self._renewals = 0
         return renewal
 
     async def evict_overdue(self) -> None:
@@ -133,7 +134,7 @@ class Lease:
         renewal = await self.renew()
         self._renewed = self._loop.time()
         self.succeed("heartbeat")
-        if renewal.state != "alive":
+        if renewal.state != "alive" or renewal.reconnected:
             return
         self._renewals += 1
         if self._renewals >= RENEWALS:

@@ -122,12 +122,15 @@ class Holdings(NamedTuple):
 class Renewal(NamedTuple):
     """state: "alive"; "lost", the lease is gone and with it the identity; or
     "emptied", the store lost its data and wants it back from the living;
-    epoch: names the store's present data; overdue: the nodes that may be evicted.
+    epoch: names the store's present data; overdue: the nodes that may be evicted;
+    reconnected: the connection was lost since the last renewal, and perhaps the
+    others', who then need the time to renew: nobody is reported as overdue.
     """
 
     state: str
     epoch: str
     overdue: list[str]
+    reconnected: bool = False
 
 
 class LeaseLost(GroupError):

@@ -106,10 +106,11 @@ class RedisStore(BaseStore):
         }
         args += [holdings.sequence, holdings.size, _pack(audit)]
         answer = await self._run(shard, RENEW, keys, args)
+        state, epoch = answer[0].decode(), answer[1].decode()
         if not answer[2]:
             await self._drop_idle(shard)
             await self._subscribe(shard, node)
-        state, epoch = answer[0].decode(), answer[1].decode()
+            return Renewal(state, epoch, [], reconnected=True)
         return Renewal(state, epoch, [other.decode() for other in answer[3:]])
 
     async def commit(
