@@ -331,9 +331,11 @@ class Writer:
     async def _enter_layer(self, names: Iterable[str]) -> None:
         groups = [self._groups[name] for name in names if name in self._groups]
         groups = [one for one in groups if not one.entered and one.members]
-        await gather_all(self._relay.enter(group) for group in groups)
-        for group in groups:
-            self._entered[group.name] = self._loop.time()
+        await gather_all(self._enter(group) for group in groups)
+
+    async def _enter(self, group: LocalGroup) -> None:
+        await self._relay.enter(group)
+        self._entered[group.name] = self.answered_at = self._loop.time()
 
     async def _leave_layer(self) -> None:
         left = [group for group in self._left.values() if not group.members]
