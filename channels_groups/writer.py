@@ -401,6 +401,8 @@ class Writer:
             if request.membership.state is ENDED:
                 request.drop()
         held = [one for one in self._shard.memberships() if one.committed]
+        for membership in held:
+            membership.committed = False  # Not to be written back without signals.
         self._queue = deque(Request(_rejoin(one), one) for one in held)
         self._queue.extend(one for one in unanswered if not one.dropped)
 
