@@ -274,6 +274,7 @@ async def test_a_connection_that_ends_while_room_is_made_is_not_joined(
     await store.register(0, dead, "", 0.01)
     ghost = Member("ghost", "specific.ghost!channel", None, {}, 0.0)
     await store.commit(0, dead, 1, [Join("room", ghost)], {"room": []})
+    await store.forget(dead)
     await aeventually(lambda: get_group("room").acount(), equals=0)
     moving = asyncio.create_task(client.consumer.set_group("room"))
     for _ in range(50):  # Long enough for the store to have said that it is full.
@@ -297,7 +298,7 @@ async def test_who_is_kept_out_by_the_dead_gets_in(connect, configure, events):
     ghost = Member("ghost", "specific.ghost!channel", "user", {}, 0.0)
     await store.commit(0, dead, 1, [Join("room", ghost)], {"room": []})
     await aeventually(lambda: get_group("room").acount(), equals=0)
-    await store._unsubscribe(dead) if hasattr(store, "_unsubscribe") else None
+    await store.forget(dead)
     group = await client.set_group("room")
     assert await group.acount() == 1
     told = [(one.name, one.reason) for one in events if one.group == group]
