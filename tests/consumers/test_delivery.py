@@ -456,8 +456,7 @@ async def test_who_is_known_to_be_gone_cannot_be_moved(chat, connect):
 @cases("memory-async", "core-async")
 async def test_a_short_group_expiry_deafens_nobody(connect, layer_config):
     ann, bob = await connect(AsyncChat, "room"), await connect(AsyncChat, "Zürich")
-    started = asyncio.get_running_loop().time()
-    while asyncio.get_running_loop().time() < started + 4.5:
+    for _ in range(9):
         await asyncio.sleep(0.5)  # It is time itself that is tested.
         await get_group("room").asend("ping")
         await get_group("Zürich").asend("ping")

@@ -41,7 +41,7 @@ def storm(*options):
     return ended.returncode, ended.stdout
 
 
-@pytest.mark.storm
+@pytest.mark.random_storm
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("layer", ["core", "pubsub"])
 def test_short_storm(layer):
