@@ -13,8 +13,7 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[1]
 PACKAGE = PROJECT / "channels_groups"
 
-JOIN = textwrap.dedent(
-    """
+JOIN = textwrap.dedent("""
     import asyncio
 
     import django
@@ -52,8 +51,7 @@ JOIN = textwrap.dedent(
 
 
     asyncio.run(main())
-    """
-)
+    """)
 
 
 @pytest.fixture(scope="module")

@@ -791,10 +791,10 @@ async def test_a_lease_that_nobody_evicted_is_lost_data(lab):
     assert (await one.renew()).state == "emptied"
     assert (await two.renew()).state == "emptied"
     assert (await two.renew()).overdue == []
-    for node, member in ((one, ANN), (two, BOB)):
+    for node, who in ((one, ANN), (two, BOB)):
         await aeventually(node.register, ignoring=(StoreRebuilding,))
         node.held.clear()
-        await node.commit(Join("room", member), restore=True)
+        await node.commit(Join("room", who), restore=True)
     assert await lab.store.count("room") == 2
     await lab.rebuilt()
 
