@@ -76,9 +76,9 @@ class LocalConnection:
 
     # In: what handlers will see
 
-    def listen(self, layer: Any) -> None:
-        """Begin to read the consumer's channel."""
-        self._receiver = Receiver(layer, self.channel_name, self.take)
+    def listen(self, layer: Any, beside: bool) -> None:
+        """Begin to read the consumer's channel; ``beside`` as in Receiver."""
+        self._receiver = Receiver(layer, self.channel_name, self.take, beside)
 
     async def receive(self) -> Message:
         """Return the next message of the inbox. May be cancelled without a loss."""

@@ -61,7 +61,8 @@ class _GroupConsumer:
 
         ``AsyncConsumer.__call__`` of channels 4.3 sets it and then awaits it.
         """
-        self._connection.listen(self.channel_layer)
+        beside = self.channel_layer is self._node.layer
+        self._connection.listen(self.channel_layer, beside)
 
     @property
     def group(self) -> ConnectionGroup | None:

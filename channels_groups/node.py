@@ -50,6 +50,7 @@ class Node:
         self.announcer = Announcer()
         self.changes = Changes(manager, self.settings.change_interval)
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._closing: asyncio.Task[None] | None = None
         self.store.attach()
         self._shards = [Shard(self, index) for index in range(self.store.shards)]
         self._hook = shutdown.add(self)
@@ -137,7 +138,10 @@ class Node:
         await asyncio.gather(*leaves)
         await connection.finish()
         if self.connections.pop(connection.id, None) and not self.connections:
-            await self._close()
+            self._closing = self._spawn(self._close(), "close the node")
+        if self._closing:
+            # A shutdown ends each connection once more, and must not return before.
+            await asyncio.wait([self._closing])
 
     async def _close(self) -> None:
         """Go with the last connection. The next one makes another node."""

@@ -70,7 +70,7 @@ class Relay:
         """Stop by a message to itself.
 
         Cancelling ``receive()`` of channels_redis core while a message arrives
-        would leave a key behind.
+        would lose it or leave a key behind.
         """
         receiver, self._receiver = self._receiver, None
         if receiver is None:
@@ -90,7 +90,7 @@ class Relay:
         if self._node.settings.plain_group_send:
             if group.plain is None:
                 channel = await self._call(self._layer.new_channel())
-                group.plain = Receiver(self._layer, channel, group.put)
+                group.plain = Receiver(self._layer, channel, group.put, beside=True)
             entry = Entry(names.plain_name(group.name), group.plain.channel)
             group.entries.append(entry)
         for entry in self._others(group):
@@ -112,6 +112,19 @@ class Relay:
         plain, group.plain = group.plain, None
         if plain is not None:
             await plain.stop()
+
+    async def abandon(self, groups: Iterable[LocalGroup]) -> None:
+        """Leave the layer's groups with this channel, as far as evictions do not.
+
+        channels_redis pub/sub would keep its subscriptions for it for ever.
+        """
+        adds = self._store.adds
+        entries = [group.entries[0] for group in groups if group.entries]
+        others = [one for one in entries if not adds(self._shard, one)]
+        try:
+            await gather_all(self.discard(entry) for entry in others)
+        except StoreUnavailable:
+            logger.debug("A channel stays in the layer.", exc_info=True)
 
     async def discard(self, entry: Entry) -> None:
         """Take a channel out of a group of the layer."""

@@ -383,6 +383,7 @@ class Writer:
         """
         logger.warning("This process lost its lease; its connections join again.")
         await self.lease.stop()
+        await self._relay.abandon(self._groups.values())
         await self._relay.stop()
         self._relay = self._make_relay()
         if self.incarnation:
