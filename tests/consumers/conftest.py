@@ -1,7 +1,6 @@
 """Consumers in one process, on every layer, of which nothing may be left."""
 
 import asyncio
-import gc
 
 import pytest
 from channels.layers import get_channel_layer
@@ -44,19 +43,25 @@ def server(request, kind):
 
 
 @pytest.fixture
+def address(server):
+    """Where the layer finds its server; to be overridden."""
+    return server and server.url
+
+
+@pytest.fixture
 def layer_config():
     """Further keys of the layer's CONFIG; to be overridden."""
     return {}
 
 
 @pytest.fixture(autouse=True)
-async def layer(kind, server, prefix, settings, layer_config):
+async def layer(kind, server, address, prefix, settings, layer_config):
     """A channel layer; after the test nothing of the library is left on it."""
     if kind == "memory":
         settings.CHANNEL_LAYERS = layers.memory_layer(**layer_config)
     else:
         settings.CHANNEL_LAYERS = layers.redis_layer(
-            BACKENDS[kind], server.url, prefix, **layer_config
+            BACKENDS[kind], address, prefix, **layer_config
         )
     settings.CHANNELS_GROUPS = {"default": {"CHANGE_INTERVAL": 0.05}}
     layer = get_channel_layer()
@@ -97,7 +102,6 @@ async def close(layer):
         await layer.close_pools()
     else:
         await layer.flush()
-    gc.collect()
 
 
 def other_tasks():

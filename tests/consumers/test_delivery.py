@@ -132,6 +132,46 @@ async def test_messages_of_a_group_keep_their_order(chat, connect):
         assert await client.frames(50) == [str(number) for number in range(50)]
 
 
+@cases("core-async", "pubsub-async")
+async def test_no_message_is_lost_while_others_come_and_go(connect):
+    """Whoever leaves must not take along what was for those who stay."""
+    stays = await connect(AsyncChat, "room")
+    others = [await connect(AsyncChat) for _ in range(4)]
+
+    async def come_and_go(number, client):
+        for _ in range(15):
+            await client.set_group(f"room{number}")
+            await client.set_group(None)
+
+    churning = asyncio.gather(*(come_and_go(*pair) for pair in enumerate(others)))
+    sent = 0
+    while not churning.done():
+        await get_group("room").asend(str(sent))
+        sent += 1
+        await asyncio.sleep(0.002)
+    await churning
+    assert await stays.frames(sent) == [str(number) for number in range(sent)]
+
+
+@cases("core-async", "pubsub-async")
+async def test_no_message_is_lost_while_others_connect_and_disconnect(connect):
+    stays = await connect(AsyncChat, "room")
+
+    async def visit():
+        for _ in range(10):
+            client = await connect(AsyncChat)
+            await client.disconnect()
+
+    visiting = asyncio.gather(visit(), visit())
+    sent = 0
+    while not visiting.done():
+        await get_group("room").asend(str(sent))
+        sent += 1
+        await asyncio.sleep(0.002)
+    await visiting
+    assert await stays.frames(sent) == [str(number) for number in range(sent)]
+
+
 async def test_in_the_store_means_it_receives(chat, connect):
     """Who has been seen as a member gets what is sent from then on."""
     client = await connect(chat)
@@ -270,6 +310,7 @@ async def test_a_foreign_consumer_in_a_layer_group_of_the_same_name_is_safe(
     await aeventually(lambda: member.left)
     await get_group("room").aclose_all()
     await member.close_code()
+    await member.wait()
     await get_channel_layer().group_send("room", {"type": "chat.note", "text": "own"})
     assert await client.receive_from() == "own"
     assert client.seen == ["websocket.connect", "chat.note"]

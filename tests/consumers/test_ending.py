@@ -143,11 +143,11 @@ async def test_a_rejected_handshake_leaves_the_groups_entered_before(
 @pytest.mark.parametrize("times", [1, 2])
 @async_only
 async def test_cancelling_the_handshake_at_any_point_leaves_no_ghost(
-    open_client, times, told_chat
+    open_client, kind, times, told_chat
 ):
     """Cancel after ever more turns of the event loop, until it gets through."""
     went_through = False
-    for turns in range(400):
+    for turns in range(0, 400, {"memory": 1, "core": 3, "pubsub": 9}[kind]):
         client = open_client(told_chat, room="room")
         client.input_queue.put_nowait({"type": "websocket.connect"})
         application = client.future
@@ -353,8 +353,8 @@ async def test_a_connection_without_a_layer_is_an_error_that_names_it(
 async def test_many_groups_are_left_at_once(events):
     client = Client(AsyncToldChat, room="room0")
     assert (await client.connect())[0]
-    for number in range(1, 60):
+    for number in range(1, 25):
         await client.consumer.join_group(f"room{number}")
     await client.disconnect()
     assert await is_empty()
-    assert leaves(events) == ["disconnected"] * 60
+    assert leaves(events) == ["disconnected"] * 25

@@ -1,6 +1,7 @@
 """The demo on each channel layer, for the tests that do it no harm."""
 
 import asyncio
+import socket
 
 import pytest
 
@@ -8,6 +9,8 @@ from tests.helpers.client import connect
 from tests.helpers.cluster import Cluster
 from tests.helpers.events import violations
 from tests.helpers.eventually import eventually
+
+from .laboratory import APPLICATION, ENV
 
 
 def pytest_configure(config):
@@ -51,3 +54,23 @@ async def lets_in(node):
             return True
     except AssertionError:  # closed without a welcome
         return False
+
+
+@pytest.fixture(params=["core", "pubsub"])
+def cluster(request, own_redis, tmp_path):
+    """A cluster of the demo with a short lease, on its own server, to be harmed."""
+    with Cluster(
+        own_redis.url,
+        tmp_path,
+        layer=request.param,
+        env=ENV,
+        application=APPLICATION,
+    ) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def unused_tcp_port():
+    """A port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]

@@ -359,11 +359,16 @@ HARMLESS = re.compile(
     r"Deliberate|No handler for message type nobody\.handles\.this"
     # channels_redis 4.3: a task of its own that it does not await, its log of lost
     # connections, and what it raises where Channels opens a consumer's channel.
-    r"|in _clean_receive_backup|in _do_receiving|in new_channel"
+    r"|in _clean_receive_backup|in _do_receiving|in new_channel|cleaning-up channel"
+    # redis-py 8.1: a connection that broke while it was being made.
+    r"|unclosed <StreamWriter"
 )
 #: Lines that belong to the next one.
 OPENERS = ("Traceback", "During handling", "The above exception")
-HEADER = re.compile(r"never retrieved$|^future: |^Exception in ASGI")
+HEADER = re.compile(
+    r"never retrieved$|^future: |^Exception in ASGI|cleaning-up channel:$"
+    r"|^Exception ignored in"
+)
 TROUBLE = re.compile(
     r"Traceback|Warning|\bCRITICAL\b|never (?:awaited|retrieved)"
     r"|Task was destroyed|Exception ignored|tries again\.|dropped\.$"

@@ -1,0 +1,143 @@
+"""Leaving costs the others nothing, even where the layer's receive() is cancelled."""
+
+import asyncio
+from collections import defaultdict
+from contextlib import contextmanager
+
+import pytest
+
+from channels_groups.manager import get_group
+from channels_groups.receiver import Receiver, StopReceiving
+
+from ..helpers import layers
+from ..helpers.eventually import aeventually
+from .chats import AsyncChat, cases
+
+
+@pytest.fixture
+def server(request, kind):
+    """A server of the test's own where it has a proxy in front of it."""
+    if "proxy" not in request.fixturenames:
+        return None if kind == "memory" else request.getfixturevalue("seasoned_redis")
+    server = request.getfixturevalue("own_redis")
+    layers.wait_until_seasoned(server)
+    return server
+
+
+@pytest.fixture
+def address(request, server):
+    """Through the proxy, so that an answer of the server can be long on its way."""
+    if "proxy" in request.fixturenames:
+        return request.getfixturevalue("proxy").url
+    return server and server.url
+
+
+@contextmanager
+def watched(server):
+    """Return a function that tells whether the server has handed out a message."""
+    with server.client() as client:
+        client.config_set("notify-keyspace-events", "Ez")
+        with client.pubsub(ignore_subscribe_messages=True) as watch:
+            watch.subscribe("__keyevent@0__:zpopmin")
+            watch.get_message(timeout=5)
+            yield watch.get_message
+
+
+@cases("core-async")
+async def test_who_leaves_takes_no_message_of_others_along(connect, proxy, server):
+    """They go while a message for one who stays is on its way to the process."""
+    stays = await connect(AsyncChat, "room")
+    leavers = [await connect(AsyncChat) for _ in range(12)]
+    for number in range(8):  # By turns, somebody else reads what comes next.
+        await get_group("room").asend(str(number))
+        assert await stays.receive_from() == str(number)
+    proxy.delay(80)
+    with watched(server) as popped:
+        sending = asyncio.create_task(get_group("room").asend("hello"))
+        await aeventually(popped)
+    for leaver in leavers:
+        leaver.input_queue.put_nowait({"type": "websocket.disconnect", "code": 1000})
+    await sending
+    proxy.delay(0)
+    assert await stays.receive_from() == "hello"
+
+
+@cases("core-async")
+async def test_channels_redis_core_still_works_as_the_receiver_expects(layer):
+    """Who reads for one channel puts aside what is for the others of the process."""
+    one, two = await layer.new_channel(), await layer.new_channel()
+    await layer.send(two, {"type": "for two"})
+    await layer.send(one, {"type": "for one"})
+    assert await layer.receive(one) == {"type": "for one"}
+    assert layer.receive_buffer[two].get_nowait() == {"type": "for two"}
+    assert type(layer.receive_buffer) is defaultdict
+    layer.receive_buffer.clear()
+    await layer.wait_received()
+
+
+@cases("memory-async", "core-async", "pubsub-async")
+async def test_a_receiver_that_never_began_gives_its_channel_up(layer, kind):
+    channel = await layer.new_channel()
+    receiver = Receiver(layer, channel, print)
+    await receiver.stop()
+
+
+@cases("memory-async", "core-async", "pubsub-async")
+async def test_a_receiver_that_was_told_to_stop_gives_its_channel_up(layer):
+    heard = []
+
+    def handle(message):
+        heard.append(message["type"])
+        if message["type"] == "stop":
+            raise StopReceiving
+
+    channel = await layer.new_channel()
+    receiver = Receiver(layer, channel, handle)
+    for kind in ("one", "two", "stop"):
+        await layer.send(channel, {"type": kind})
+    assert await receiver.wait(5)
+    assert heard == ["one", "two", "stop"]
+    await receiver.stop()
+
+
+@cases("memory-async", "core-async", "pubsub-async")
+async def test_a_receiver_goes_on_after_an_error_of_its_handler(layer, caplog):
+    heard = asyncio.Event()
+
+    def handle(message):
+        if message["type"] == "bad":
+            raise LookupError("a handler's mistake")
+        heard.set()
+
+    channel = await layer.new_channel()
+    receiver = Receiver(layer, channel, handle)
+    await layer.send(channel, {"type": "bad"})
+    await layer.send(channel, {"type": "good"})
+    async with asyncio.timeout(5):
+        await heard.wait()
+    assert "a handler's mistake" in caplog.text
+    await receiver.stop()
+
+
+@cases("core-async")
+async def test_receivers_beside_another_hear_what_is_theirs(layer):
+    heard = []
+
+    def listen(name):
+        return lambda message: heard.append((name, message["n"]))
+
+    main = Receiver(layer, await layer.new_channel(), listen("main"))
+    channels = [await layer.new_channel() for _ in range(3)]
+    several = [
+        Receiver(layer, channel, listen(name), beside=True)
+        for name, channel in zip("abc", channels)
+    ]
+    for n in range(3):
+        for channel in [*channels, main.channel]:
+            await layer.send(channel, {"type": "x", "n": n})
+    await aeventually(lambda: len(heard) == 12)
+    for name in ["a", "b", "c", "main"]:
+        assert [n for who, n in heard if who == name] == [0, 1, 2]
+    for receiver in [*several, main]:
+        await receiver.stop()
+    assert not layer.receive_buffer.keys() & set(channels)

@@ -1,0 +1,312 @@
+"""Every store against a model of a few lines, by random operations of several nodes.
+
+Time is not waited for: a lease runs out when the test says so.
+"""
+
+import asyncio
+import uuid
+from collections import Counter, defaultdict
+
+import pytest
+from channels.layers import get_channel_layer
+from django.test import override_settings
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from channels_groups.stores import make_store
+from channels_groups.stores.base import Join, LeaseLost, Leave
+from channels_groups.stores.memory import MemoryStore
+
+from ..helpers import layers
+from .conftest import BACKENDS, close
+from .lab import Clock, Lab, list_groups, list_members, member
+
+GROUPS = ["red", "green", "größer 😀"]
+USERS = [None, "ann", "bob"]
+#: Names of connections, few enough to meet again.
+CONNECTIONS = [f"connection{number}" for number in range(6)]
+
+groups = st.sampled_from(GROUPS)
+operations = st.lists(
+    st.tuples(
+        st.sampled_from(["join", "join", "leave"]),
+        groups,
+        st.sampled_from(CONNECTIONS),
+        st.sampled_from([None, None, None, 1, 2, 3]),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+class StoreModel(RuleBasedStateMachine):
+    """What a store should be: for each node, its members; and whether it is alive.
+
+    A connection is on one node, as in life: its name begins with the node's.
+    """
+
+    nodes = Bundle("nodes")
+
+    #: Set by the test.
+    loop = make_lab = None
+
+    def __init__(self):
+        super().__init__()
+        self.lab = self.make_lab()
+        self.run(self.attach())
+        #: node -> group -> connection -> the Join that made it a member
+        self.members = defaultdict(lambda: defaultdict(dict))
+        self.expired = set()
+        #: Evicted, in part or in full, or released: a new identity is needed.
+        self.evicted = set()
+        self.last_commit = {}
+        self.revisions = Counter()
+
+    def run(self, coroutine):
+        return self.loop.run_until_complete(coroutine)
+
+    async def attach(self):
+        self.lab.store.attach()
+
+    def teardown(self):
+        async def end():
+            for node in self.lab.nodes:
+                await self.lab.store.release(0, node.incarnation)
+            await self.lab.store.detach()
+            if self.lab.server:
+                await close(get_channel_layer())
+                self.lab.empty()
+
+        self.run(end())
+
+    # What may happen
+
+    @initialize(target=nodes)
+    def first_node(self):
+        return self.run(self.lab.node())
+
+    @precondition(lambda self: len(self.lab.nodes) < 5)
+    @rule(target=nodes)
+    def register(self):
+        return self.run(self.lab.node())
+
+    @rule(node=nodes, wanted=operations)
+    def commit(self, node, wanted):
+        """Carry out some joins and leaves; each answer is as the model has it."""
+        if node in self.evicted:
+            with pytest.raises(LeaseLost):
+                self.run(node.commit(Join("red", member("late"))))
+            node.sequence -= 1
+            return
+        done = [self.operation(node, *one) for one in wanted]
+        answers = self.run(node.commit(*done))
+        assert len(answers) == len(done)
+        for operation, answer in zip(done, answers):
+            self.expect(node, operation, answer)
+        self.last_commit[node] = done, answers
+
+    @rule(node=nodes)
+    def repeat_commit(self, node):
+        """The answer was lost: the same one comes again, and nothing happens."""
+        if node in self.last_commit:
+            done, answers = self.last_commit[node]
+            again = self.run(node.commit(*done, sequence=node.sequence))
+            assert again == answers
+
+    @rule(node=nodes)
+    def renew(self, node):
+        """A renewal revives who was not evicted yet, and names the others."""
+        renewal = self.run(node.renew())
+        if node in self.evicted:
+            assert renewal.state == "lost"
+        else:
+            assert renewal.state == "alive"
+            self.expired.discard(node)
+        gone = {one.id for one in self.expired - {node}}
+        assert gone == set(renewal.overdue) & {one.id for one in self.lab.nodes}
+
+    @rule(node=nodes)
+    def expire(self, node):
+        """Its lease runs out."""
+        if node not in self.evicted:
+            self.run_out(node)
+            self.expired.add(node)
+
+    @rule(node=nodes, dead=nodes, limit=st.integers(1, 5))
+    def evict(self, node, dead, limit):
+        """Take members out of a dead node, at most so many; repeat the call too."""
+        if node is dead or node in self.evicted:
+            return
+        eviction = self.run(node.evict(dead, limit=limit))
+        again = self.run(node.evict(dead, limit=limit, sequence=node.evictions))
+        assert again == eviction
+        if dead not in self.expired:
+            assert (eviction.losses, eviction.done) == ([], True)
+            return
+        self.evicted.add(dead)
+        assert len(eviction.losses) <= limit
+        for loss in eviction.losses:
+            joined = self.members[dead][loss.group][loss.member.id]
+            assert loss.member == joined.member
+            self.expect(dead, Leave(loss.group, loss.member, joined.told), loss.answer)
+        assert eviction.done == (not any(self.members[dead].values()))
+        if eviction.done:
+            self.expired.discard(dead)
+
+    @rule(node=nodes)
+    def release(self, node):
+        """A node without members gives up its lease, and takes a new identity."""
+        if any(self.members[node].values()) or node in self.evicted:
+            return
+        self.run(node.release())
+        self.expired.discard(node)
+        self.evicted.add(node)
+        self.last_commit.pop(node, None)
+
+    # What has to be so
+
+    @invariant()
+    def reads_are_right(self):
+        self.run(self.check())
+
+    async def check(self):
+        counts = {}
+        for group in GROUPS:
+            living = self.living(group)
+            users = {one.member.user_id for one in living.values()} - {None}
+            await self.check_group(group, living, users)
+            if living:
+                counts[group] = len(living)
+        await self.check_totals(counts)
+
+    async def check_group(self, group, living, users):
+        store = self.lab.store
+        assert await store.count(group) == len(living)
+        assert await store.users(group) == users
+        assert await store.user_count(group) == len(users)
+        members, _ = await list_members(store, group)
+        assert sorted(members) == sorted(one.member for one in living.values())
+        for id in CONNECTIONS[:2]:
+            name = f"{self.lab.nodes[0].id} {id}" if self.lab.nodes else id
+            joined = living.get(name)
+            assert await store.member(group, name) == (joined and joined.member)
+
+    async def check_totals(self, counts):
+        store = self.lab.store
+        listed, _ = await list_groups(store)
+        assert dict(listed) == counts
+        assert await store.group_count() == len(counts)
+        assert await store.membership_count() == sum(counts.values())
+        alive = set(self.lab.nodes) - self.expired - self.evicted
+        channels = await store.channels()
+        assert sorted(channels) == sorted(one.incarnation.channel for one in alive)
+
+    # The model
+
+    def operation(self, node, kind, group, connection, limit, told):
+        """Return a Join, or the Leave of a Join of the past if there was one."""
+        id = f"{node.id} {connection}"
+        joined = self.members[node][group].get(id)
+        if kind == "leave":
+            if joined:
+                return Leave(group, joined.member, joined.told)
+            return Leave(group, member(id), told)
+        user = USERS[CONNECTIONS.index(connection) % len(USERS)]
+        return Join(group, member(id, user, {"n": len(id)}), limit, told)
+
+    def expect(self, node, operation, answer):
+        """Change the model as the answer must have changed the store."""
+        group, id = operation.group, operation.member.id
+        mine = self.members[node][group]
+        before = self.everybody(group)
+        if isinstance(operation, Leave):
+            outcome = "left" if len(before) > 1 else "destroyed"
+            if mine.pop(id, None) is None:
+                outcome = "unchanged"
+        elif id in mine:
+            outcome = "unchanged"
+        elif operation.limit is not None and len(before) >= operation.limit:
+            outcome = "full"
+        else:
+            outcome = "joined" if before else "created"
+            mine[id] = operation
+        after = self.everybody(group)
+        users = {one.member.user_id for one in after.values()} - {None}
+        assert answer.outcome == outcome
+        assert (answer.count, answer.user_count) == (len(after), len(users))
+        if outcome not in ("unchanged", "full"):
+            assert answer.revision > self.revisions[group]
+            self.revisions[group] = answer.revision
+
+    def everybody(self, group):
+        """Return all members, also those on nodes that are not evicted yet."""
+        nodes = self.members.values()
+        return {id: one for node in nodes for id, one in node[group].items()}
+
+    def living(self, group):
+        """Return the members that reads may show."""
+        dead = self.expired | self.evicted
+        return {
+            id: one
+            for node, joined in self.members.items()
+            if node not in dead
+            for id, one in joined[group].items()
+        }
+
+    def run_out(self, node):
+        """Put the end of a node's lease into the past."""
+        if self.lab.clock:
+            self.lab.store._nodes[node.id].deadline = self.lab.clock.now - 1
+        else:
+            with self.lab.server.client() as client:
+                client.zadd(f"{self.lab.store.prefix}leases", {node.id: 1}, xx=True)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", ["memory", "core", "pubsub", "core-sealed"])
+def test_store_is_what_its_model_is(kind, request):
+    """Random histories, the shortest of which is shown if one goes wrong."""
+    loop = asyncio.new_event_loop()
+    loop.set_debug(False)  # It would take ten times as long.
+    server = None
+    channel_layers = {}
+    if kind != "memory":
+        server = request.getfixturevalue("seasoned_redis")
+        config = {"symmetric_encryption_keys": ["secret"]} if "sealed" in kind else {}
+        prefix = f"model-{uuid.uuid4().hex}"
+        backend = BACKENDS[kind.partition("-")[0]]
+        channel_layers = layers.redis_layer(backend, server.url, prefix, **config)
+
+    def make_lab(machine):
+        if server is None:
+            clock = Clock()
+            return Lab(MemoryStore("default", None, clock), clock=clock)
+        store = make_store("default", get_channel_layer())
+        return Lab(store, server=server, prefix=prefix)
+
+    machine = type("Model", (StoreModel,), {"loop": loop, "make_lab": make_lab})
+    examples = 100 if server is None else 25
+    try:
+        with override_settings(CHANNEL_LAYERS=channel_layers):
+            run_state_machine_as_test(
+                machine,
+                settings=settings(
+                    max_examples=examples,
+                    stateful_step_count=30,
+                    deadline=None,
+                    suppress_health_check=list(HealthCheck),
+                    phases=set(Phase) - {Phase.explain},
+                ),
+            )
+    finally:
+        loop.close()
