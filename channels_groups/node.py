@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
+import socket
 import time
 from typing import TYPE_CHECKING, Any, Callable, Coroutine, TypeVar
 
@@ -23,6 +26,7 @@ T = TypeVar("T")
 #: Seconds that a consumer waits for its own leaves; they go on without it.
 ENDING = 5
 
+_numbers = itertools.count()
 _nodes: dict[tuple[asyncio.AbstractEventLoop, str], Node] = {}
 
 
@@ -46,6 +50,8 @@ class Node:
         self.settings = manager.settings
         self.layer = manager.channel_layer
         self.store = manager.store
+        #: As Incarnation has it.
+        self.process = f"{socket.gethostname()}:{os.getpid()}:{next(_numbers)}"
         self.connections: dict[str, LocalConnection] = {}
         self.announcer = Announcer()
         self.changes = Changes(manager, self.settings.change_interval)

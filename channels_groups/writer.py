@@ -316,7 +316,8 @@ class Writer:
             group = self._groups.get(self._auditing.popleft())
             if group:
                 groups[group.name] = group.size, group.has_users
-        return Holdings(self._acknowledged, self._size, groups)
+        connections = len(self._node.connections)
+        return Holdings(self._acknowledged, self._size, groups, connections)
 
     async def _find_out(self) -> None:
         """Ask the store why it does not know this node; the next step acts on it."""
@@ -368,7 +369,8 @@ class Writer:
         """Take a new identity: begin to listen, then tell the store."""
         if not self._relay.channel:
             await self._relay.start()
-        incarnation = Incarnation(secrets.token_urlsafe(9), self._relay.channel)
+        id, channel = secrets.token_urlsafe(9), self._relay.channel
+        incarnation = Incarnation(id, channel, self._node.process)
         lease = self._node.settings.lease
         index = self._shard.index
         self.epoch = await self._store.register(index, incarnation, "", lease)

@@ -19,10 +19,15 @@ PAGE = 500
 
 
 class Incarnation(NamedTuple):
-    """A node's identity in one shard. A node that loses its lease takes a new one."""
+    """A node's identity in one shard. A node that loses its lease takes a new one.
+
+    ``process`` tells an operator where it runs: ``<host>:<pid>:<number>``, the
+    same in all shards.
+    """
 
     id: str
     channel: str
+    process: str = ""
 
 
 class Entry(NamedTuple):
@@ -112,11 +117,28 @@ class Holdings(NamedTuple):
 
     sequence: of the last commit that was answered; size: the node's memberships;
     groups: for some of its groups, how many members are here, and if any has a user.
+    ``connections`` of the node are only to be shown: nothing is compared with them.
     """
 
     sequence: int = 0
     size: int = 0
     groups: Mapping[str, tuple[int, bool]] = {}
+    connections: int = 0
+
+
+class NodeState(NamedTuple):
+    """A node in one shard, for whoever operates it.
+
+    connections: as of the last renewal;
+    remaining: seconds until its lease ends, 0 or less if it has.
+    """
+
+    shard: int
+    id: str
+    process: str
+    connections: int
+    memberships: int
+    remaining: float
 
 
 class Renewal(NamedTuple):
@@ -288,3 +310,7 @@ class BaseStore(ABC):
     @abstractmethod
     async def channels(self) -> list[str]:
         """Return the channel of every living node, one per node and shard."""
+
+    @abstractmethod
+    async def nodes(self) -> list[NodeState]:
+        """Return every node that has a lease, also one that has run out."""

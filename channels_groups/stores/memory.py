@@ -22,6 +22,7 @@ from .base import (
     Leave,
     Loss,
     Member,
+    NodeState,
     Operation,
     Renewal,
 )
@@ -36,6 +37,7 @@ class _Node:
     groups: dict[str, list[Entry]] = field(default_factory=dict)
     #: The last eviction's sequence and answer.
     evicted: tuple[int, Eviction] | None = None
+    connections: int = 0
 
 
 @dataclass
@@ -95,6 +97,7 @@ class MemoryStore(BaseStore):
             known = self._nodes.get(node.id)
             if known and known.deadline > 0:
                 known.deadline = self._clock() + lease
+                known.connections = holdings.connections
                 state = "alive"
             else:
                 state = "lost"
@@ -182,6 +185,21 @@ class MemoryStore(BaseStore):
             gone = self._expired()
             nodes = [node for id, node in self._nodes.items() if id not in gone]
             return [node.incarnation.channel for node in nodes]
+
+    async def nodes(self) -> list[NodeState]:
+        with self._lock:
+            now = self._clock()
+            return [
+                NodeState(
+                    0,
+                    id,
+                    node.incarnation.process,
+                    node.connections,
+                    sum(len(self._groups[name].nodes[id]) for name in node.groups),
+                    node.deadline - now,
+                )
+                for id, node in self._nodes.items()
+            ]
 
     # With the lock held
 

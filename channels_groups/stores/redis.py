@@ -34,6 +34,7 @@ from .base import (
     LeaseLost,
     Loss,
     Member,
+    NodeState,
     Operation,
     Renewal,
     StoreRebuilding,
@@ -76,10 +77,10 @@ class RedisStore(BaseStore):
     ) -> str:
         keys = self._keys(
             *("leases", "epoch", "rebuilding", "channels", "void"),
-            *("index", "sizes", "revision"),
+            *("index", "sizes", "revision", f"answer:{node.id}"),
         )
         args = [node.id, node.channel, lease, epoch, uuid.uuid4().hex, self._rebuild]
-        args.append(self._layer_prefix)
+        args += [self._layer_prefix, node.process]
         answer: bytes | None = await self._run(shard, REGISTER, keys, args)
         if answer is None:
             raise StoreRebuilding
@@ -104,7 +105,7 @@ class RedisStore(BaseStore):
         audit = {
             group: [n, int(users)] for group, (n, users) in holdings.groups.items()
         }
-        args += [holdings.sequence, holdings.size, _pack(audit)]
+        args += [holdings.sequence, holdings.size, _pack(audit), holdings.connections]
         answer = await self._run(shard, RENEW, keys, args)
         state, epoch = answer[0].decode(), answer[1].decode()
         if not answer[2]:
@@ -251,6 +252,19 @@ class RedisStore(BaseStore):
             await self._read(shard, CHANNELS, keys, []) for shard in range(self.shards)
         ]
         return [channel.decode() for answer in answers for channel in answer]
+
+    async def nodes(self) -> list[NodeState]:
+        keys = self._keys("leases", "sizes")
+        return [
+            NodeState(
+                *(shard, id.decode(), process.decode()),
+                *(int(connections), int(memberships), float(remaining)),
+            )
+            for shard in range(self.shards)
+            for id, process, connections, memberships, remaining in await self._read(
+                shard, LEASES, keys, []
+            )
+        ]
 
     # Below
 
@@ -448,6 +462,7 @@ COUNT = load("count")
 CHANNELS = load("channels")
 EVICT = load("evict")
 GROUPS = load("groups")
+LEASES = load("leases")
 MEMBER = load("member")
 NODES = load("nodes")
 REGISTER = load("register")

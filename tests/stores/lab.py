@@ -3,7 +3,14 @@
 import asyncio
 
 from channels_groups import names
-from channels_groups.stores.base import Entry, Incarnation, Join, Leave, Member
+from channels_groups.stores.base import (
+    Entry,
+    Holdings,
+    Incarnation,
+    Join,
+    Leave,
+    Member,
+)
 
 from ..helpers import layers
 from ..helpers.eventually import aeventually
@@ -92,7 +99,7 @@ class Node:
     def __init__(self, store, id, shard=0):
         self.store = store
         self.shard = shard
-        self.incarnation = Incarnation(id, f"specific.{id}!channel")
+        self.incarnation = Incarnation(id, f"specific.{id}!channel", f"host:1:{id}")
         self.epoch = ""
         self.sequence = 0
         self.evictions = 0
@@ -108,9 +115,9 @@ class Node:
         )
         return self.epoch
 
-    async def renew(self, lease=LEASE, renewal=RENEWAL):
+    async def renew(self, lease=LEASE, renewal=RENEWAL, holdings=Holdings()):
         return await self.store.renew(
-            self.shard, self.incarnation, self.epoch, lease, renewal
+            self.shard, self.incarnation, self.epoch, lease, renewal, holdings
         )
 
     async def commit(self, *operations, sequence=None, restore=False):

@@ -8,12 +8,19 @@ from channels.layers import get_channel_layer
 
 from channels_groups import names
 from channels_groups.stores import make_store
-from channels_groups.stores.base import PAGE, Join, LeaseLost, Leave, StoreRebuilding
+from channels_groups.stores.base import (
+    PAGE,
+    Holdings,
+    Join,
+    LeaseLost,
+    Leave,
+    StoreRebuilding,
+)
 
 from ..helpers import layers
 from ..helpers.eventually import aeventually
 from .conftest import KINDS, close
-from .lab import Lab, list_groups, list_members, member
+from .lab import LEASE, Lab, list_groups, list_members, member
 
 every_store = pytest.mark.parametrize("kind", KINDS, indirect=True)
 redis_stores = pytest.mark.parametrize("kind", KINDS[1:], indirect=True)
@@ -334,6 +341,49 @@ async def test_the_counts_of_all_groups(lab):
     await one.leave("a", ANN)
     assert await lab.store.group_count() == 1
     assert await lab.store.membership_count() == 2
+
+
+@every_store
+async def test_the_nodes_with_their_leases(lab):
+    assert await lab.store.nodes() == []
+    one, two = await lab.node(), await lab.node(lease=2 * LEASE)
+    await one.commit(Join("room", ANN), Join("room", BOB), Join("other", ANN))
+    await two.join("room", CAT)
+    await one.renew(holdings=Holdings(1, 3, connections=5))
+    states = {state.id: state for state in await lab.store.nodes()}
+    assert states.keys() == {one.id, two.id}
+    assert [state[:5] for state in (states[one.id], states[two.id])] == [
+        (0, one.id, one.incarnation.process, 5, 3),
+        (0, two.id, two.incarnation.process, 0, 1),
+    ]
+    assert LEASE / 2 < states[one.id].remaining <= LEASE
+    assert LEASE < states[two.id].remaining <= 2 * LEASE
+
+
+@every_store
+async def test_a_node_is_listed_until_it_is_evicted(lab):
+    one, two = await lab.node(), await lab.node()
+    await two.join("room", BOB)
+    await lab.expire(two)
+    states = {state.id: state for state in await lab.store.nodes()}
+    assert states[two.id].remaining <= 0 < states[one.id].remaining
+    assert states[two.id].memberships == 1
+    await one.evict_all(two)
+    assert [state.id for state in await lab.store.nodes()] == [one.id]
+    await one.release()
+    assert await lab.store.nodes() == []
+
+
+@redis_stores
+async def test_a_node_is_listed_again_when_the_store_was_emptied(lab):
+    node = await lab.node()
+    lab.empty()
+    assert (await node.renew()).state == "emptied"
+    assert await lab.store.nodes() == []
+    await node.register()
+    (state,) = await lab.store.nodes()
+    assert state.process == node.incarnation.process
+    await lab.rebuilt()
 
 
 @every_store
@@ -834,6 +884,7 @@ async def test_groups_are_spread_over_the_hosts(
     assert await store.group_count() == 60
     assert await store.membership_count() == sum(wanted.values())
     assert len(await store.channels()) == 2
+    assert {state[:2] for state in await store.nodes()} == {(0, "node0"), (1, "node1")}
     assert {store.shard(name) for name in wanted} == {0, 1}
     assert [await store.count(name) for name in wanted] == list(wanted.values())
     await lab.leave_nothing()

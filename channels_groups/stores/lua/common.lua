@@ -9,7 +9,8 @@
 --   node:<n>         HASH group -> msgpack of its entries in the layer's groups
 --   channels         HASH node -> channel
 --   sizes            HASH node -> memberships
---   answer:<n>       HASH of the last commit's sequence and answer
+--   answer:<n>       HASH of the last commit's sequence and answer, the last eviction's,
+--                    and the node's process and connections
 --   revision         the last revision given; follows the clock in microseconds
 --   epoch            names the present data
 --   rebuilding       set while the living nodes write back what was lost

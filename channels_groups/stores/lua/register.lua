@@ -1,13 +1,15 @@
 -- Give a node a lease.
--- KEYS: leases, epoch, rebuilding, channels, void, index, sizes, revision
+-- KEYS: leases, epoch, rebuilding, channels, void, index, sizes, revision,
+--       answer:<n>
 -- ARGV: prefix, node, channel, lease (seconds), epoch the node knew or '',
 --       a name for a new epoch, milliseconds that rebuilding takes,
---       layer ('' or channels_redis.core's prefix)
+--       layer ('' or channels_redis.core's prefix), process
 -- Returns the epoch, or false as long as there is void data, a part of which each
 -- call wipes.
 
-local leases, epoch_key, rebuilding, channels, void, index, sizes, revision = unpack(KEYS)
-local node, channel, lease, known, new, rebuild, layer = unpack(ARGV, 2)
+local leases, epoch_key, rebuilding, channels, void, index, sizes, revision, answered =
+  unpack(KEYS)
+local node, channel, lease, known, new, rebuild, layer, process = unpack(ARGV, 2)
 local LIMIT = 100
 
 -- A new node cannot know whether a store without data was emptied. It was if other
@@ -58,4 +60,5 @@ if not epoch then
 end
 call('ZADD', leases, now() + tonumber(lease), node)
 call('HSET', channels, node, channel)
+call('HSET', answered, 'process', process)
 return epoch

@@ -4,12 +4,14 @@
 --       renewal after which a node with no connection may be evicted,
 --       a name for a new epoch, milliseconds that rebuilding takes,
 --       the last sequence number that was answered, the node's memberships,
---       some of its groups (msgpack of group -> {its members there, 1 with users})
+--       some of its groups (msgpack of group -> {its members there, 1 with users}),
+--       the node's connections
 -- Returns {state, epoch, 1 if the node's subscription is there, node, node, ...}.
 
 local leases, epoch_key, rebuilding, void, index, sizes, channels, node_groups, answered =
   unpack(KEYS)
-local node, known, lease, patience, new, rebuild, sequence, size, audit = unpack(ARGV, 2)
+local node, known, lease, patience, new, rebuild, sequence, size, audit, connections =
+  unpack(ARGV, 2)
 lease, patience = tonumber(lease), tonumber(patience)
 
 local function is_connected(other)
@@ -67,6 +69,7 @@ if deadline ~= 0 and epoch == known and is_damaged(deadline) then
   call('DEL', leases)
 elseif deadline and deadline > 0 then
   call('ZADD', leases, time + lease, node)
+  call('HSET', answered, 'connections', connections)
 elseif epoch ~= known then
   state = 'emptied'
 else
