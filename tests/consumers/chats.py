@@ -69,8 +69,7 @@ class Client(WebsocketCommunicator):
         done = asyncio.get_running_loop().create_future()
         self._todo.append((function, done))
         await self.send_to(text_data="do")
-        async with asyncio.timeout(TIMEOUT):
-            return await done
+        return await asyncio.wait_for(done, TIMEOUT)
 
     async def set_group(self, name):
         return await self.do(lambda consumer: consumer.set_group(name))

@@ -242,8 +242,7 @@ async def test_what_comes_before_the_accept_is_held_until_then(flavour, open_cli
 
     client = open_client(Slow)
     await client.send_input({"type": "websocket.connect"})
-    async with asyncio.timeout(5):
-        await entered.wait()
+    await asyncio.wait_for(entered.wait(), 5)
     await get_group("room").asend("early")
     await (await get(client)).asend("to you")
     await asyncio.sleep(0.1)

@@ -113,8 +113,7 @@ async def test_a_receiver_goes_on_after_an_error_of_its_handler(layer, caplog):
     receiver = Receiver(layer, channel, handle)
     await layer.send(channel, {"type": "bad"})
     await layer.send(channel, {"type": "good"})
-    async with asyncio.timeout(5):
-        await heard.wait()
+    await asyncio.wait_for(heard.wait(), 5)
     assert "a handler's mistake" in caplog.text
     await receiver.stop()
 

@@ -72,11 +72,10 @@ async def test_groups_do_not_wait_for_each_other(announcer, signal):
     slow, fast = announcement(signal, "slow"), announcement(signal, "fast")
     announcer.announce(slow)
     announcer.announce(fast)
-    async with asyncio.timeout(5):
-        await fast.finished
-        assert not slow.finished.done()
-        go_on.set()
-        await slow.finished
+    await asyncio.wait_for(fast.finished, 5)
+    assert not slow.finished.done()
+    go_on.set()
+    await asyncio.wait_for(slow.finished, 5)
 
 
 async def test_a_receiver_of_one_sender_hears_no_other(announcer, signal):

@@ -143,8 +143,7 @@ async def test_closing_does_not_wait_for_the_client(server):
     message = await connection.receive()
     assert message == {"type": "websocket.disconnect", "code": 1000}
     connection.ended = True
-    async with asyncio.timeout(5):
-        await connection.finish()
+    await asyncio.wait_for(connection.finish(), 5)
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
