@@ -69,6 +69,7 @@ class StoreModel(RuleBasedStateMachine):
         self.expired = set()
         #: Evicted, in part or in full, or released: a new identity is needed.
         self.evicted = set()
+        self.released = set()
         self.last_commit = {}
         self.revisions = Counter()
 
@@ -126,6 +127,8 @@ class StoreModel(RuleBasedStateMachine):
     @rule(node=nodes)
     def renew(self, node):
         """A renewal revives who was not evicted yet, and names the others."""
+        if node in self.released:
+            return  # Nobody renews what it has given up.
         renewal = self.run(node.renew())
         if node in self.evicted:
             assert renewal.state == "lost"
@@ -162,6 +165,9 @@ class StoreModel(RuleBasedStateMachine):
         assert eviction.done == (not any(self.members[dead].values()))
         if eviction.done:
             self.expired.discard(dead)
+            if self.lab.server is None:
+                # No answer can be lost on the way, so none is kept.
+                self.last_commit.pop(dead, None)
 
     @rule(node=nodes)
     def release(self, node):
@@ -171,7 +177,16 @@ class StoreModel(RuleBasedStateMachine):
         self.run(node.release())
         self.expired.discard(node)
         self.evicted.add(node)
+        self.released.add(node)
         self.last_commit.pop(node, None)
+        if self.evicted.issuperset(self.lab.nodes):
+            self.bury()
+
+    def bury(self):
+        """Let the evicted end: who comes next would take them for living nodes."""
+        for node in self.evicted - self.released:
+            self.run(self.lab.store.forget(node.incarnation))
+        self.released |= self.evicted
 
     # What has to be so
 
@@ -217,11 +232,11 @@ class StoreModel(RuleBasedStateMachine):
         """Return a Join, or the Leave of a Join of the past if there was one."""
         id = f"{node.id} {connection}"
         joined = self.members[node][group].get(id)
+        user = USERS[CONNECTIONS.index(connection) % len(USERS)]
         if kind == "leave":
             if joined:
                 return Leave(group, joined.member, joined.told)
-            return Leave(group, member(id), told)
-        user = USERS[CONNECTIONS.index(connection) % len(USERS)]
+            return Leave(group, member(id, user), told)
         return Join(group, member(id, user, {"n": len(id)}), limit, told)
 
     def expect(self, node, operation, answer):

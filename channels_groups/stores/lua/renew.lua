@@ -54,6 +54,8 @@ if not epoch then
   call('SET', rebuilding, 1, 'PX', rebuild)
 end
 
+-- What an evicted node may yet ask for expires. Its members' leaves were told of, even
+-- if the others have gone since and have taken the epoch along.
 local time = now()
 local deadline = tonumber(call('ZSCORE', leases, node) or nil)
 local state = 'alive'
@@ -70,7 +72,7 @@ if deadline ~= 0 and epoch == known and is_damaged(deadline) then
 elseif deadline and deadline > 0 then
   call('ZADD', leases, time + lease, node)
   call('HSET', answered, 'connections', connections)
-elseif epoch ~= known then
+elseif epoch ~= known and call('TTL', answered) < 0 then
   state = 'emptied'
 else
   state = 'lost'
