@@ -144,6 +144,8 @@ class Node:
         await asyncio.gather(*leaves)
         await connection.finish()
         if self.connections.pop(connection.id, None) and not self.connections:
+            # At once: who connects now must not meet a node that closes.
+            _nodes.pop((self.loop, self.alias), None)
             self._closing = self._spawn(self._close(), "close the node")
         if self._closing:
             # A shutdown ends each connection once more, and must not return before.
@@ -151,9 +153,6 @@ class Node:
 
     async def _close(self) -> None:
         """Go with the last connection. The next one makes another node."""
-        key = self.loop, self.alias
-        if _nodes.get(key) is self:
-            del _nodes[key]
         await asyncio.gather(*(shard.close() for shard in self._shards))
         await self.changes.stop()
         await self.announcer.stop()

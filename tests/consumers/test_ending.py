@@ -8,6 +8,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 
 from channels_groups.exceptions import ConnectionClosed, GroupRejected
 from channels_groups.manager import GroupManager, get_group, get_group_manager
+from channels_groups.node import find_nodes
 from channels_groups.stores.base import Incarnation, Join, Member
 
 from ..helpers.eventually import aeventually
@@ -328,6 +329,25 @@ async def test_connections_that_come_as_the_last_one_goes(connect, events):
         await asyncio.gather(visit(), visit())
     assert await is_empty()
     assert leaves(events) == ["disconnected"] * 10
+
+
+@in_memory
+async def test_who_connects_as_the_last_one_goes_meets_no_node_that_closes(
+    chat, connect
+):
+    client = await connect(chat, "room")
+    [node] = find_nodes("default")
+    found = []
+
+    class Connections(dict):
+        def pop(self, *args):
+            # The next thing to run, before any task that is made now.
+            node.loop.call_soon(lambda: found.append(find_nodes("default")))
+            return super().pop(*args)
+
+    node.connections = Connections(node.connections)
+    await client.disconnect()
+    assert found == [[]]
 
 
 async def test_a_consumer_that_enters_nothing_costs_nothing(chat, connect, events):
