@@ -167,7 +167,8 @@ class Writer:
         expiry = getattr(self._node.layer, "group_expiry", None)
         if expiry is None or self._stale:
             return
-        oldest = self._loop.time() - expiry / 2
+        # The next heartbeat must not find one that is past its half.
+        oldest = self._loop.time() + self._node.settings.renewal - expiry / 2
         for name, entered in self._entered.items():
             if entered > oldest or len(self._stale) == BATCH:
                 break
