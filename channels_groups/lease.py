@@ -45,6 +45,7 @@ class Lease:
         self._evictions = 0
         self._failed_at: float | None = None
         self._failing: set[str] = set()
+        self._renewing = asyncio.Lock()
         self._stopping = False
         #: What the store last failed with, until it answers again.
         self.error: StoreUnavailable | None = None
@@ -68,15 +69,16 @@ class Lease:
     async def renew(self) -> Renewal:
         """Renew once; let the shard start over if the store says so."""
         writer = self._writer
-        assert writer.incarnation
-        renewal = await self._store.renew(
-            self._shard.index,
-            writer.incarnation,
-            writer.epoch,
-            self._settings.lease,
-            self._settings.renewal,
-            writer.holdings(),
-        )
+        async with self._renewing:
+            assert writer.incarnation
+            renewal = await self._store.renew(
+                self._shard.index,
+                writer.incarnation,
+                writer.epoch,
+                self._settings.lease,
+                self._settings.renewal,
+                writer.holdings(),
+            )
         if renewal.state == "alive":
             writer.epoch = renewal.epoch
         else:

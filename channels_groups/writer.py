@@ -321,11 +321,14 @@ class Writer:
         return Holdings(self._acknowledged, self._size, groups, connections)
 
     async def _find_out(self) -> None:
-        """Ask the store why it does not know this node; the next step acts on it."""
+        """Ask the store why it takes nothing from this node; the next step acts on it.
+
+        It is alive if only its connection was lost: the renewal has mended that.
+        """
         renewal = await self.lease.renew()
-        if renewal.state == "alive":
-            raise StoreUnavailable("The membership store is not sure of this process.")
-        if renewal.state == "lost":
+        if renewal.state == "alive" and not renewal.reconnected:
+            await asyncio.sleep(RETRY)
+        elif renewal.state == "lost":
             await self._be_reborn()
 
     # The layer

@@ -156,11 +156,13 @@ class Renewal(NamedTuple):
 
 
 class LeaseLost(GroupError):
-    """The store does not know this incarnation of the node."""
+    """The store does not know this incarnation of the node, or lost its connection."""
 
 
 class StoreRebuilding(GroupError):
-    """The store was emptied and takes only what the living nodes write back."""
+    """The store was emptied and takes only what the living nodes write back, or it was
+    restarted and takes nothing before they all have renewed their leases.
+    """
 
 
 class BaseStore(ABC):

@@ -77,7 +77,7 @@ class RedisStore(BaseStore):
     ) -> str:
         keys = self._keys(
             *("leases", "epoch", "rebuilding", "channels", "void"),
-            *("index", "sizes", "revision", f"answer:{node.id}"),
+            *("index", "sizes", "revision", "run", f"answer:{node.id}"),
         )
         args = [node.id, node.channel, lease, epoch, uuid.uuid4().hex, self._rebuild]
         args += [self._layer_prefix, node.process]
@@ -98,7 +98,7 @@ class RedisStore(BaseStore):
     ) -> Renewal:
         keys = self._keys(
             *("leases", "epoch", "rebuilding", "void", "index", "sizes", "channels"),
-            *(f"node:{node.id}", f"answer:{node.id}"),
+            *("run", f"node:{node.id}", f"answer:{node.id}"),
         )
         patience = renewal * PATIENCE
         args = [node.id, epoch, lease, patience, uuid.uuid4().hex, self._rebuild]
@@ -170,7 +170,7 @@ class RedisStore(BaseStore):
     async def release(self, shard: int, node: Incarnation) -> None:
         keys = self._keys(
             *("leases", "channels", "sizes", f"node:{node.id}", f"answer:{node.id}"),
-            *("epoch", "rebuilding", "revision", "void"),
+            *("epoch", "rebuilding", "revision", "void", "run"),
         )
         try:
             # First, or who registers next takes this for a node that goes on living

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
@@ -181,9 +182,9 @@ class RedisServer:
                 for kind in ("normal", "pubsub")
             )
 
-    def client(self) -> redis.Redis:
+    def client(self, **options: Any) -> redis.Redis:
         """Return a synchronous client of it, to be used with `with`."""
-        return _client(self.port)
+        return _client(self.port, **options)
 
     def close(self) -> None:
         """End it and delete what it wrote, whatever its state."""
@@ -222,10 +223,9 @@ class RedisServer:
         return info["process_id"] == self.process.pid
 
 
-def _client(port: int | None) -> redis.Redis:
-    return redis.Redis(
-        port=port or 0, socket_timeout=5, decode_responses=True, retry=NO_RETRY
-    )
+def _client(port: int | None, **options: Any) -> redis.Redis:
+    options = {"decode_responses": True, **options}
+    return redis.Redis(port=port or 0, socket_timeout=5, retry=NO_RETRY, **options)
 
 
 def _free_port() -> int:

@@ -71,6 +71,22 @@ class Lab:
             for key in self.keys():
                 client.delete(key)
 
+    async def restart(self, dump):
+        """Let the server start again with the data that dump() returned."""
+        self.empty()
+        with self.server.client() as client:
+            for key, value in dump.items():
+                client.restore(key, 0, value)
+            client.set(f"{self.prefix}:groups:run", "another")
+        for node in self.nodes:
+            await self.store._unsubscribe(node.incarnation)
+        await aeventually(self._subscriptions, equals=[])
+
+    def dump(self):
+        """Return what the store has on the server."""
+        with self.server.client(decode_responses=False) as client:
+            return {key: client.dump(key) for key in self.keys()}
+
     def keys(self):
         """Return the keys that are there, or what the memory store holds."""
         if self.server is None:

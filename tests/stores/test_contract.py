@@ -843,6 +843,74 @@ async def test_who_comes_to_an_emptied_store_first_waits_for_the_others(lab):
 
 
 @redis_stores
+async def test_nobody_commits_to_a_restarted_server_before_all_have_looked(lab):
+    one, two = await lab.node(), await lab.node()
+    await one.join("room", ANN)
+    older = lab.dump()
+    await two.join("room", BOB)
+    await lab.restart(older)
+    with pytest.raises(LeaseLost):
+        await one.join("room", CAT)
+    assert (await one.renew(holdings=Holdings(1, 1))).state == "alive"
+    with pytest.raises(StoreRebuilding):
+        await one.join("room", CAT)
+    assert (await two.renew(holdings=Holdings(1, 1))).state == "emptied"
+    assert (await one.renew(holdings=Holdings(1, 1))).state == "emptied"
+    for node, who in ((one, ANN), (two, BOB)):
+        await aeventually(node.register, ignoring=(StoreRebuilding,))
+        await node.commit(Join("room", who), restore=True)
+    await lab.rebuilt()
+    assert facts(await one.join("room", CAT)) == ("joined", 3, 3)
+
+
+@redis_stores
+async def test_a_restarted_server_with_all_its_data_is_used_at_once(lab):
+    one, two = await lab.node(), await lab.node()
+    await one.join("room", ANN)
+    await two.join("room", BOB)
+    await lab.restart(lab.dump())
+    for node in (one, two):
+        assert (await node.renew(holdings=Holdings(1, 1))).state == "alive"
+    assert facts(await one.join("room", CAT)) == ("joined", 3, 3)
+
+
+@redis_stores
+async def test_who_comes_to_a_restarted_server_first_waits_for_the_others(lab):
+    one = await lab.node()
+    await one.join("room", ANN)
+    await lab.restart(lab.dump())
+    two = await lab.node()
+    with pytest.raises(StoreRebuilding):
+        await two.join("room", BOB)
+    await one.renew()
+    assert facts(await two.join("room", BOB)) == ("joined", 2, 2)
+
+
+@redis_stores
+async def test_members_are_written_back_whose_index_was_lost(lab):
+    """Without it, what a node had is not found when void data is wiped."""
+    one, two = await lab.node(), await lab.node()
+    held = [(one, "room", ANN), (two, "room", BOB), (one, "alone", ANN)]
+    for node, room, who in held:
+        await node.join(room, who, told=True)
+    with lab.server.client() as client:
+        client.delete(f"{lab.prefix}:groups:node:{one.id}")
+    in_room = {"room": (1, True)}
+    assert (await one.renew(holdings=Holdings(2, 2, in_room))).state == "emptied"
+    assert (await two.renew(holdings=Holdings(1, 1, in_room))).state == "emptied"
+    for node in (one, two):
+        await aeventually(node.register, ignoring=(StoreRebuilding,))
+    for node, room, who in held:
+        await node.commit(Join(room, who, None, True), restore=True)
+    await lab.rebuilt()
+    rooms = {"room": (1, True), "alone": (1, True)}
+    assert (await one.renew(holdings=Holdings(4, 2, rooms))).state == "alive"
+    assert (await two.renew(holdings=Holdings(2, 1, in_room))).state == "alive"
+    assert facts(await two.join("alone", ANN)) == ("joined", 2, 1)
+    assert facts(await one.leave("alone", ANN, told=True)) == ("left", 1, 1)
+
+
+@redis_stores
 async def test_a_lease_that_nobody_evicted_is_lost_data(lab):
     one, two = await lab.node(), await lab.node()
     await one.join("room", ANN)

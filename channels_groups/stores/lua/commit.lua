@@ -13,14 +13,26 @@ local leases, index, revisions, rebuilding, sizes, node_groups, answered = unpac
 local node, sequence, restore = ARGV[2], ARGV[3], ARGV[4] ~= ''
 local layer, group_expiry = ARGV[7], ARGV[8]
 
+-- After a restart each node looks at its part by a renewal, and then subscribes.
+local function is_looked_over()
+  if call('GET', rebuilding) ~= 'restarted' then return false end
+  for _, other in ipairs(call('ZRANGE', leases, 0, -1)) do
+    if not is_connected(other) then return false end
+  end
+  call('DEL', rebuilding)
+  return true
+end
+
 local last = call('HMGET', answered, 'sequence', 'answer')
 if last[1] == sequence then return {'ok', last[2]} end
 local deadline = call('ZSCORE', leases, node)
 if not deadline or tonumber(deadline) == 0 then return {'lost'} end
 if last[1] and tonumber(last[1]) > tonumber(sequence) then return {'lost'} end
+-- It has lost its connection, and perhaps the server its data: let it renew first.
+if not is_connected(node) then return {'lost'} end
 if not restore then
   local wait = call('PTTL', rebuilding)
-  if wait > 0 then return {'rebuilding', wait} end
+  if wait > 0 and not is_looked_over() then return {'rebuilding', wait} end
 end
 
 local UNCHANGED, JOINED, CREATED, LEFT, DESTROYED, FULL = 0, 1, 2, 3, 4, 5
@@ -94,6 +106,18 @@ local function leave(group, id, user, told)
   }
 end
 
+-- What is found there was not wiped with the rest, as the key that names it was lost.
+local function restore_group(group)
+  if call('HEXISTS', node_groups, group) == 1 then return end
+  call('DEL', members_key(group, node))
+  if not call('ZSCORE', index, group) then
+    call('DEL', prefix .. 'nodes:' .. group, prefix .. 'users:' .. group)
+  end
+end
+
+if restore then
+  for group in pairs(wanted) do restore_group(group) end
+end
 local answers = {}
 for i, op in ipairs(cmsgpack.unpack(ARGV[5])) do
   local group, id, record, user, limit, told = unpack(op)

@@ -13,7 +13,9 @@
 --                    and the node's process and connections
 --   revision         the last revision given; follows the clock in microseconds
 --   epoch            names the present data
---   rebuilding       set while the living nodes write back what was lost
+--   rebuilding       set while the living nodes write back what was lost; 'restarted':
+--                    while they look if anything was
+--   run              the server's name for its present run
 --   void             set while there is data of an earlier epoch to be wiped
 
 local prefix = ARGV[1]
@@ -42,6 +44,24 @@ local function next_revision(key)
     call('SET', key, string.format('%.0f', revision))
   end
   return revision
+end
+
+-- Whether a node's subscription is there: a sign of a living connection.
+local function is_connected(node)
+  return call('PUBSUB', 'NUMSUB', prefix .. 'alive:' .. node)[2] > 0
+end
+
+local function run_id()
+  return string.match(call('INFO', 'server'), 'run_id:(%x+)')
+end
+
+-- A server that has started again may be back with older data. Each node finds that
+-- out for its own part, and nobody commits before all have looked: let them.
+local function note_restart(run_key, rebuilding, milliseconds)
+  local run = run_id()
+  if call('GET', run_key) == run then return end
+  call('SET', run_key, run)
+  call('SET', rebuilding, 'restarted', 'PX', milliseconds, 'NX')
 end
 
 local function user_of(record)

@@ -15,8 +15,7 @@ local losses, entries, groups = {}, {}, 0
 local function is_evictable(deadline)
   local time = now()
   if deadline <= time then return true end
-  local connected = call('PUBSUB', 'NUMSUB', prefix .. 'alive:' .. dead)[2] > 0
-  return not connected and deadline <= time + lease - patience
+  return not is_connected(dead) and deadline <= time + lease - patience
 end
 
 local function is_destroyed(group, members, count)

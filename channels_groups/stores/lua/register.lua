@@ -1,5 +1,5 @@
 -- Give a node a lease.
--- KEYS: leases, epoch, rebuilding, channels, void, index, sizes, revision,
+-- KEYS: leases, epoch, rebuilding, channels, void, index, sizes, revision, run,
 --       answer:<n>
 -- ARGV: prefix, node, channel, lease (seconds), epoch the node knew or '',
 --       a name for a new epoch, milliseconds that rebuilding takes,
@@ -7,8 +7,9 @@
 -- Returns the epoch, or false as long as there is void data, a part of which each
 -- call wipes.
 
-local leases, epoch_key, rebuilding, channels, void, index, sizes, revision, answered =
+local leases, epoch_key, rebuilding, channels, void, index, sizes, revision =
   unpack(KEYS)
+local run, answered = unpack(KEYS, 9)
 local node, channel, lease, known, new, rebuild, layer, process = unpack(ARGV, 2)
 local LIMIT = 100
 
@@ -57,7 +58,9 @@ if not epoch then
   if may_have_been_emptied() then call('SET', rebuilding, 1, 'PX', rebuild) end
   epoch = new
   call('SET', epoch_key, epoch)
+  call('SET', run, run_id())
 end
+note_restart(run, rebuilding, rebuild)
 call('ZADD', leases, now() + tonumber(lease), node)
 call('HSET', channels, node, channel)
 call('HSET', answered, 'process', process)

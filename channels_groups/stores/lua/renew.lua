@@ -1,5 +1,6 @@
 -- Put off the end of a node's lease and report the nodes that may be evicted.
--- KEYS: leases, epoch, rebuilding, void, index, sizes, channels, node:<n>, answer:<n>
+-- KEYS: leases, epoch, rebuilding, void, index, sizes, channels, run, node:<n>,
+--       answer:<n>
 -- ARGV: prefix, node, epoch that the node knows, lease (seconds), seconds without a
 --       renewal after which a node with no connection may be evicted,
 --       a name for a new epoch, milliseconds that rebuilding takes,
@@ -8,15 +9,11 @@
 --       the node's connections
 -- Returns {state, epoch, 1 if the node's subscription is there, node, node, ...}.
 
-local leases, epoch_key, rebuilding, void, index, sizes, channels, node_groups, answered =
-  unpack(KEYS)
+local leases, epoch_key, rebuilding, void, index, sizes, channels, run = unpack(KEYS)
+local node_groups, answered = unpack(KEYS, 9)
 local node, known, lease, patience, new, rebuild, sequence, size, audit, connections =
   unpack(ARGV, 2)
 lease, patience = tonumber(lease), tonumber(patience)
-
-local function is_connected(other)
-  return call('PUBSUB', 'NUMSUB', prefix .. 'alive:' .. other)[2] > 0
-end
 
 local function is_group_damaged(group, expected, with_users)
   if call('HLEN', members_key(group, node)) ~= expected then return true end
@@ -47,6 +44,8 @@ local function is_damaged(deadline)
   return false
 end
 
+local connected = is_connected(node)
+if not connected then note_restart(run, rebuilding, rebuild) end
 local epoch = call('GET', epoch_key)
 if not epoch then
   epoch = new
@@ -78,7 +77,7 @@ else
   state = 'lost'
 end
 
-local answer = {state, epoch, is_connected(node) and 1 or 0}
+local answer = {state, epoch, connected and 1 or 0}
 local silent = call('ZRANGEBYSCORE', leases, '-inf', time + lease - patience, 'WITHSCORES')
 for i = 1, #silent, 2 do
   local other = silent[i]
