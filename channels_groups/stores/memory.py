@@ -101,7 +101,8 @@ class MemoryStore(BaseStore):
                 state = "alive"
             else:
                 state = "lost"
-            return Renewal(state, self._epoch, sorted(self._expired()))
+            overdue = sorted(one for one in self._expired() if one != node.id)
+            return Renewal(state, self._epoch, overdue)
 
     async def commit(
         self,
