@@ -403,7 +403,7 @@ class PubSubStore(RedisStore):
         if not self._attached[loop]:
             del self._attached[loop]
             for client in self._clients.pop(loop):
-                await client.aclose(close_connection_pool=True)
+                await _close(client)
 
     def client(self, shard: int) -> Redis:
         return self._clients[asyncio.get_running_loop()][shard]
@@ -423,6 +423,16 @@ class PubSubStore(RedisStore):
             return await super()._scan(shard, key, cursor)
         finally:
             await self.detach()
+
+
+async def _close(client: Redis) -> None:
+    """Close a client with its pool and with the connections that the pool has opened
+    to Sentinels, which redis-py leaves open.
+    """
+    await client.aclose(close_connection_pool=True)
+    manager = getattr(client.connection_pool, "sentinel_manager", None)
+    for sentinel in manager.sentinels if manager else ():
+        await sentinel.aclose()
 
 
 async def _end(subscription: PubSub) -> None:
