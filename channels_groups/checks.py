@@ -1,1 +1,118 @@
-"""System checks."""
+"""System checks: what is configured so that it would fail later, or lose something."""
+
+from __future__ import annotations
+
+from typing import Any, Iterator
+
+from channels.consumer import AsyncConsumer
+from channels.layers import InMemoryChannelLayer, get_channel_layer
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.exceptions import ImproperlyConfigured
+
+from . import conf
+from .consumers import AsyncGroupConsumerMixin, GroupConsumerMixin
+from .stores import make_store
+
+#: Messages of one process that wait in channels_redis core; its default is 100.
+MIN_CAPACITY = 1000
+#: Leases in which the layer's groups must not expire; they are entered again before.
+LEASES = 6
+CORE = "channels_redis.core.RedisChannelLayer"
+
+
+@register("channels_groups")
+def check_layers(**kwargs: Any) -> list[CheckMessage]:
+    """Check every channel layer, and the settings and the store that go with it."""
+    try:
+        conf.check_all()
+    except ImproperlyConfigured as error:
+        hint = "See the settings in the README of channels_groups."
+        return [Error(str(error), hint=hint, id="channels_groups.E002")]
+    aliases = list(getattr(settings, "CHANNEL_LAYERS", {}))
+    if not aliases:
+        hint = 'Set CHANNEL_LAYERS = {"default": {"BACKEND": ...}}.'
+        message = "There is no channel layer: groups cannot be entered."
+        return [Error(message, hint=hint, id="channels_groups.E001")]
+    return [message for alias in aliases for message in _check_layer(alias)]
+
+
+@register("channels_groups")
+def check_consumers(**kwargs: Any) -> list[CheckMessage]:
+    """Check the bases of the consumer classes that are imported by now."""
+    return [
+        Error(
+            f"{cls.__module__}.{cls.__qualname__} has {mixin.__name__} after the "
+            "consumer class in its bases, where it has no effect.",
+            hint=f"class {cls.__name__}({mixin.__name__}, ...)",
+            obj=cls,
+            id="channels_groups.E003",
+        )
+        for mixin in (AsyncGroupConsumerMixin, GroupConsumerMixin)
+        for cls in _subclasses(mixin)
+        if AsyncConsumer in cls.__mro__
+        and cls.__mro__.index(AsyncConsumer) < cls.__mro__.index(mixin)
+    ]
+
+
+def _check_layer(alias: str) -> Iterator[CheckMessage]:
+    where = f"CHANNEL_LAYERS[{alias!r}]"
+    try:
+        layer = get_channel_layer(alias)
+        make_store(alias, layer)
+    except Exception as error:  # A layer or a store may raise anything.
+        hint = f"Correct {where}, or set CHANNELS_GROUPS[{alias!r}]['STORE']."
+        message = f"{where} gives no store: {error}"
+        yield Error(message, hint=hint, id="channels_groups.E004")
+        return
+    if isinstance(layer, InMemoryChannelLayer) and not settings.DEBUG:
+        message = f"{where} is in memory: other processes have groups of their own."
+        hint = "Use channels_redis.core.RedisChannelLayer in production."
+        yield Warning(message, hint=hint, id="channels_groups.W001")
+    if _is_core(layer):
+        yield from _check_core(alias, where, layer)
+    lease = conf.get_settings(alias).lease
+    expiry = getattr(layer, "group_expiry", None)
+    if expiry is not None and expiry < LEASES * lease:
+        message = (
+            f"{where} has a group_expiry of {expiry} s, which is short beside the "
+            f"LEASE of {lease} s."
+        )
+        hint = f"Set group_expiry to {LEASES * lease} or more; the default is 86400."
+        yield Warning(message, hint=hint, id="channels_groups.W004")
+
+
+def _check_core(alias: str, where: str, layer: Any) -> Iterator[CheckMessage]:
+    import redis
+
+    hosts = layer.hosts
+    if int(redis.__version__.partition(".")[0]) >= 8 and any(
+        "socket_timeout" not in host for host in hosts
+    ):
+        message = (
+            f"{where} has hosts without a socket_timeout: with redis-py "
+            f"{redis.__version__} an idle consumer is closed with 1011 after 5 s."
+        )
+        hint = (
+            'Write "hosts": [{"address": "redis://localhost:6379", '
+            '"socket_timeout": None}].'
+        )
+        yield Warning(message, hint=hint, id="channels_groups.W002")
+    if layer.capacity < MIN_CAPACITY:
+        message = (
+            f"{where} has a capacity of {layer.capacity}: of a burst of messages to "
+            "one process, those beyond it are lost."
+        )
+        hint = f'Set "capacity": {MIN_CAPACITY} or more in its CONFIG.'
+        yield Warning(message, hint=hint, id="channels_groups.W003")
+
+
+def _is_core(layer: Any) -> bool:
+    names = (f"{cls.__module__}.{cls.__qualname__}" for cls in type(layer).__mro__)
+    return CORE in names
+
+
+def _subclasses(cls: type[Any]) -> Iterator[type[Any]]:
+    for subclass in cls.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)

@@ -1,0 +1,83 @@
+"""The system checks: each finds its mistake, and nothing in what is right."""
+
+import pytest
+import redis
+from channels.generic.websocket import AsyncWebsocketConsumer
+
+from channels_groups import checks
+from channels_groups.consumers import AsyncGroupConsumerMixin
+
+HOST = "redis://127.0.0.1:1"
+
+
+def core(**config):
+    backend = "channels_redis.core.RedisChannelLayer"
+    good = {"hosts": [{"address": HOST, "socket_timeout": None}], "capacity": 1000}
+    return {"default": {"BACKEND": backend, "CONFIG": {**good, **config}}}
+
+
+def ids(found):
+    return [message.id.rpartition(".")[2] for message in found]
+
+
+def test_good_configuration_is_silent(settings):
+    settings.CHANNEL_LAYERS = core()
+    assert checks.check_layers() == []
+
+
+def test_no_layer(settings):
+    settings.CHANNELS_GROUPS = {}
+    settings.CHANNEL_LAYERS = {}
+    assert ids(checks.check_layers()) == ["E001"]
+
+
+def test_unknown_setting(settings):
+    settings.CHANNELS_GROUPS = {"default": {"LEES": 1}}
+    (found,) = checks.check_layers()
+    assert ids([found]) == ["E002"]
+    assert "LEES" in found.msg
+
+
+@pytest.mark.parametrize("debug, expected", [(False, ["W001"]), (True, [])])
+def test_memory_in_production(settings, debug, expected):
+    settings.DEBUG = debug
+    backend = "channels.layers.InMemoryChannelLayer"
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": backend}}
+    assert ids(checks.check_layers()) == expected
+
+
+@pytest.mark.parametrize("version, expected", [("8.1.0", ["W002"]), ("7.4.1", [])])
+def test_socket_timeout(settings, monkeypatch, version, expected):
+    monkeypatch.setattr(redis, "__version__", version)
+    settings.CHANNEL_LAYERS = core(hosts=[HOST])
+    found = checks.check_layers()
+    assert ids(found) == expected
+    assert all('"socket_timeout": None' in one.hint for one in found)
+
+
+def test_small_capacity(settings):
+    settings.CHANNEL_LAYERS = core(capacity=100)
+    assert ids(checks.check_layers()) == ["W003"]
+
+
+def test_short_group_expiry(settings):
+    settings.CHANNEL_LAYERS = core(group_expiry=20)
+    assert ids(checks.check_layers()) == ["W004"]
+
+
+def test_store_that_does_not_fit(settings):
+    backend = "channels.layers.BaseChannelLayer"
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": backend}}
+    assert ids(checks.check_layers()) == ["E004"]
+
+
+def test_order_of_bases():
+    class Right(AsyncGroupConsumerMixin, AsyncWebsocketConsumer):
+        pass
+
+    class Wrong(AsyncWebsocketConsumer, AsyncGroupConsumerMixin):
+        pass
+
+    found = {message.obj: message.id for message in checks.check_consumers()}
+    assert found.get(Wrong) == "channels_groups.E003"
+    assert Right not in found
