@@ -72,7 +72,8 @@ def _check_layer(alias: str) -> Iterator[CheckMessage]:
     if _is_core(layer):
         yield from _check_core(alias, where, layer)
     lease = conf.get_settings(alias).lease
-    expiry = getattr(layer, "group_expiry", None)
+    # Not getattr(): channels_redis pub/sub would look for a running loop.
+    expiry = vars(layer).get("group_expiry")
     if expiry is not None and expiry < LEASES * lease:
         message = (
             f"{where} has a group_expiry of {expiry} s, which is short beside the "

@@ -238,11 +238,14 @@ async def test_runserver_and_ctrl_c(cluster, own_redis, tmp_path, unused_tcp_por
         "DEMO_PROCESS_NAME": "runserver",
     }
     command = [sys.executable, "manage.py", "runserver", "--noreload", address]
-    runserver = ChildProcess(command, tmp_path / "log", cwd=PROJECT, env=env)
+    log = tmp_path / "log"
+    runserver = ChildProcess(command, log, cwd=PROJECT, env=env)
     try:
         url = f"ws://{address}/ws/rooms/red/?name="
         async with visitors([one]) as clients:
-            ann = await aeventually(lambda: open_client(url + "ann"), timeout=30)
+            ann = await aeventually(
+                lambda: open_client(url + "ann", runserver, log), timeout=30
+            )
             await check(cluster, [*clients, ann])
             told = now()
             await asyncio.to_thread(runserver.interrupt)
@@ -256,8 +259,9 @@ async def test_runserver_and_ctrl_c(cluster, own_redis, tmp_path, unused_tcp_por
             runserver.kill()
 
 
-async def open_client(url):
+async def open_client(url, server, log):
     """Return a client that is connected, or None as long as nobody listens."""
+    assert server.running, log.read_text()
     try:
         return await Client(url, room="red", name="ann").open()
     except OSError:

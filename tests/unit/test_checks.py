@@ -20,8 +20,14 @@ def ids(found):
     return [message.id.rpartition(".")[2] for message in found]
 
 
-def test_good_configuration_is_silent(settings):
-    settings.CHANNEL_LAYERS = core()
+def pubsub():
+    backend = "channels_redis.pubsub.RedisPubSubChannelLayer"
+    return {"default": {"BACKEND": backend, "CONFIG": {"hosts": [HOST]}}}
+
+
+@pytest.mark.parametrize("layers", [core(), pubsub()], ids=["core", "pubsub"])
+def test_good_configuration_is_silent(settings, layers):
+    settings.CHANNEL_LAYERS = layers
     assert checks.check_layers() == []
 
 
