@@ -285,12 +285,32 @@ class BaseStore(ABC):
         """Return one member."""
 
     @abstractmethod
+    async def group_nodes(self, group: str) -> list[str]:
+        """Return the nodes that have members of the group."""
+
+    @abstractmethod
+    async def node_members(
+        self, group: str, node: str, cursor: str, size: int = PAGE
+    ) -> tuple[list[Member], str]:
+        """Return about ``size`` members of a node in the group, and the next cursor.
+
+        "" begins, and ends. A cursor is text that may stand in an address and be
+        used in another process; what it promises is said in members().
+        """
+
     async def members(self, group: str, cursor: Any) -> tuple[list[Member], Any]:
         """Return a page and the next cursor; None begins, and ends.
 
         Who is a member from the first page to the last is listed; a very large
         group that shrinks meanwhile may have a member listed twice.
         """
+        nodes, position = cursor or (await self.group_nodes(group), "")
+        if not nodes:
+            return [], None
+        members, position = await self.node_members(group, nodes[0], position)
+        if not position:
+            nodes = nodes[1:]
+        return members, (nodes, position) if nodes else None
 
     @abstractmethod
     async def groups(
@@ -299,6 +319,16 @@ class BaseStore(ABC):
         """Return a page of names with counts and the next cursor.
 
         Without a prefix, those with most members first, in each shard.
+        """
+
+    @abstractmethod
+    async def ranking(
+        self, shard: int, first: int, size: int, ascending: bool = False
+    ) -> list[tuple[str, int]]:
+        """Return ``size`` groups of a shard from rank ``first`` on, with their counts.
+
+        Those with most members come first, or with fewest. None before or after
+        them is read. A group without living members keeps its rank, with 0.
         """
 
     @abstractmethod

@@ -166,6 +166,21 @@ class MemoryStore(BaseStore):
         rest = self._members(group) if cursor is None else cursor
         return rest[:PAGE], rest[PAGE:] or None
 
+    async def group_nodes(self, group: str) -> list[str]:
+        with self._lock:
+            gone = self._expired()
+            nodes = self._groups.get(group, _Group()).nodes
+            return [node for node in nodes if node not in gone]
+
+    async def node_members(
+        self, group: str, node: str, cursor: str, size: int = PAGE
+    ) -> tuple[list[Member], str]:
+        with self._lock:
+            entries = self._groups.get(group, _Group()).nodes.get(node, {})
+            ids = sorted(id for id in entries if id > cursor)
+            page = [entries[id][0] for id in ids[:size]]
+            return page, page[-1].id if len(ids) > size else ""
+
     async def groups(
         self, prefix: str, cursor: Any
     ) -> tuple[list[tuple[str, int]], Any]:
@@ -174,6 +189,13 @@ class MemoryStore(BaseStore):
             cursor = [one for one in counts if one[0].startswith(prefix)]
             cursor.sort(key=lambda one: -one[1])
         return cursor[:PAGE], cursor[PAGE:] or None
+
+    async def ranking(
+        self, shard: int, first: int, size: int, ascending: bool = False
+    ) -> list[tuple[str, int]]:
+        sign = 1 if ascending else -1
+        counts = sorted(self._counts().items(), key=lambda one: (sign * one[1], one[0]))
+        return counts[first : first + size]
 
     async def group_count(self) -> int:
         return len(self._counts())

@@ -210,35 +210,44 @@ class RedisStore(BaseStore):
         record = await self._read(self.shard(group), MEMBER, keys, [group, id])
         return self.records.unpack(id.encode(), record) if record else None
 
-    async def members(self, group: str, cursor: Any) -> tuple[list[Member], Any]:
-        shard = self.shard(group)
-        if cursor is None:
-            nodes = await self._read(shard, NODES, self._keys("leases"), [group])
-            cursor = nodes, 0
-        nodes, position = cursor
-        if not nodes:
-            return [], None
-        key = f"{self.prefix}members:{group}:{nodes[0].decode()}"
-        position, page = await self._scan(shard, key, position)
-        if not position:
-            nodes = nodes[1:]
+    async def group_nodes(self, group: str) -> list[str]:
+        keys = self._keys("leases")
+        nodes = await self._read(self.shard(group), NODES, keys, [group])
+        return [node.decode() for node in nodes]
+
+    async def node_members(
+        self, group: str, node: str, cursor: str, size: int = PAGE
+    ) -> tuple[list[Member], str]:
+        key = f"{self.prefix}members:{group}:{node}"
+        position, page = await self._scan(
+            self.shard(group), key, int(cursor or 0), size
+        )
         members = [self.records.unpack(id, record) for id, record in page.items()]
-        return members, (nodes, position) if nodes else None
+        return members, str(position) if position else ""
 
     async def groups(
         self, prefix: str, cursor: Any
     ) -> tuple[list[tuple[str, int]], Any]:
-        shard, position = cursor or (0, b"0")
-        args = [_glob(prefix) if prefix else "", position, PAGE]
+        shard, position = cursor or (0, 0)
+        if prefix:
+            args = [_glob(prefix), position, PAGE]
+            keys = self._keys("index", "leases")
+            position, page = await self._read(shard, GROUPS, keys, args)
+            position, groups = int(position), _counts(page)
+        else:
+            groups = await self.ranking(shard, position, PAGE)
+            position = position + PAGE if len(groups) == PAGE else 0
+        groups = [group for group in groups if group[1] > 0]
+        if position:
+            return groups, (shard, position)
+        return groups, (shard + 1, 0) if shard + 1 < self.shards else None
+
+    async def ranking(
+        self, shard: int, first: int, size: int, ascending: bool = False
+    ) -> list[tuple[str, int]]:
         keys = self._keys("index", "leases")
-        answer = await self._read(shard, GROUPS, keys, args)
-        groups = [
-            (name.decode(), int(count))
-            for name, count in zip(answer[1::2], answer[2::2])
-        ]
-        if answer[0]:
-            return groups, (shard, answer[0])
-        return groups, (shard + 1, b"0") if shard + 1 < self.shards else None
+        args = [first, size, "1" if ascending else ""]
+        return _counts(await self._read(shard, RANKING, keys, args))
 
     async def group_count(self) -> int:
         return sum([totals[0] async for totals in self._totals()])
@@ -279,9 +288,11 @@ class RedisStore(BaseStore):
         for shard in range(self.shards):
             yield await self._read(shard, TOTALS, keys, [])
 
-    async def _scan(self, shard: int, key: str, cursor: int) -> tuple[int, Any]:
+    async def _scan(
+        self, shard: int, key: str, cursor: int, size: int = PAGE
+    ) -> tuple[int, Any]:
         async with self._reading():
-            page = self.client(shard).hscan(key, cursor, count=PAGE)
+            page = self.client(shard).hscan(key, cursor, count=size)
             answer: tuple[int, Any] = await self._in_time(page)
             return answer
 
@@ -417,10 +428,12 @@ class PubSubStore(RedisStore):
         finally:
             await self.detach()
 
-    async def _scan(self, shard: int, key: str, cursor: int) -> tuple[int, Any]:
+    async def _scan(
+        self, shard: int, key: str, cursor: int, size: int = PAGE
+    ) -> tuple[int, Any]:
         self.attach()
         try:
-            return await super()._scan(shard, key, cursor)
+            return await super()._scan(shard, key, cursor, size)
         finally:
             await self.detach()
 
@@ -446,6 +459,11 @@ def _answer(
     outcome: int, count: int, user_count: int, revision: int, told: int
 ) -> Answer:
     return Answer(OUTCOMES[outcome], count, user_count, revision, told == 1)
+
+
+def _counts(flat: Sequence[Any]) -> list[tuple[str, int]]:
+    """Return pairs of a script's {group, count, group, count, ...}."""
+    return [(name.decode(), int(count)) for name, count in zip(flat[::2], flat[1::2])]
 
 
 def _pack(value: Any) -> bytes:
@@ -475,6 +493,7 @@ GROUPS = load("groups")
 LEASES = load("leases")
 MEMBER = load("member")
 NODES = load("nodes")
+RANKING = load("ranking")
 REGISTER = load("register")
 RELEASE = load("release")
 RENEW = load("renew")

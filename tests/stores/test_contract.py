@@ -423,6 +423,53 @@ async def test_groups_come_in_pages_with_most_members_first(lab):
 
 
 @every_store
+async def test_groups_are_ranked_by_their_counts(lab):
+    one, two = await lab.node(), await lab.node()
+    counts = {f"g{n}": n for n in range(1, 8)}
+    for group, count in counts.items():
+        await one.commit(*(Join(group, member(f"m{n}")) for n in range(count)))
+    await two.commit(Join("g3", member("x")), Join("lonely", member("x")))
+    ranking = lab.store.ranking
+    assert await ranking(0, 0, 3) == [("g7", 7), ("g6", 6), ("g5", 5)]
+    assert sorted(await ranking(0, 3, 2)) == [("g3", 4), ("g4", 4)]
+    assert sorted(await ranking(0, 0, 2, True)) == [("g1", 1), ("lonely", 1)]
+    assert await ranking(0, 2, 1, ascending=True) == [("g2", 2)]
+    assert await ranking(0, 100, 10) == []
+    await lab.expire(two)
+    # Without its member; its rank changes when it is evicted.
+    living = {group: count for group, count in await ranking(0, 0, 10) if count}
+    assert living == counts
+
+
+@every_store
+async def test_members_are_listed_node_by_node_from_another_process(lab):
+    one, two = await lab.node(), await lab.node()
+    mine = [member(f"m{n}") for n in range(PAGE + 150)]
+    for start in range(0, len(mine), 400):
+        await one.commit(*(Join("room", each) for each in mine[start : start + 400]))
+    await two.join("room", member("x"))
+    nodes = {one.incarnation.id: one, two.incarnation.id: two}
+    assert set(await lab.store.group_nodes("room")) == set(nodes)
+    assert await lab.store.group_nodes("nobody's") == []
+
+    found, pages, cursor = [], 0, ""
+    while cursor or not pages:
+        page, cursor = await lab.store.node_members(
+            "room", one.incarnation.id, str(cursor), 100
+        )
+        found, pages = found + page, pages + 1
+        if pages == 1:
+            await one.leave("room", page[0])
+    assert {each.id for each in mine} == {each.id for each in found}
+    assert pages >= 4
+    page, cursor = await lab.store.node_members("room", two.incarnation.id, "")
+    assert ([each.id for each in page], cursor) == (["x"], "")
+    assert await lab.store.node_members("room", "nobody", "") == ([], "")
+    await lab.expire(two)
+    assert await lab.store.group_nodes("room") == [one.incarnation.id]
+
+
+@every_store
 async def test_names_of_every_kind_stay_apart(lab):
     one, two = await lab.node(), await lab.node()
     members = [member(f"m{n}", user=name[:100]) for n, name in enumerate(NAMES)]

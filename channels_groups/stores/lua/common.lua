@@ -34,6 +34,19 @@ local function expired(leases)
   return call('ZRANGEBYSCORE', leases, '-inf', now())
 end
 
+-- Take the members of expired nodes out of {group, count, group, count, ...}.
+local function living(leases, entries)
+  local gone = expired(leases)
+  for i = 1, #entries, 2 do
+    local count = tonumber(entries[i + 1])
+    for _, node in ipairs(gone) do
+      count = count - call('HLEN', members_key(entries[i], node))
+    end
+    entries[i + 1] = count
+  end
+  return entries
+end
+
 -- At least the clock: it grows over a server that went back to older data, too.
 local clock
 local function next_revision(key)

@@ -1,0 +1,10 @@
+-- List groups from a rank on, with their counts: most members first, or fewest.
+-- KEYS: index, leases
+-- ARGV: prefix, first rank, how many, '1' for fewest members first
+-- Returns {group, count, group, count, ...}.
+
+local index, leases = unpack(KEYS)
+local first, size = tonumber(ARGV[2]), tonumber(ARGV[3])
+
+local range = ARGV[4] == '1' and 'ZRANGE' or 'ZREVRANGE'
+return living(leases, call(range, index, first, first + size - 1, 'WITHSCORES'))
