@@ -72,7 +72,16 @@ class Leave:
     told: bool = False
 
 
-Operation = Union[Join, Leave]
+@dataclass(frozen=True)
+class Update:
+    """Write ``member`` in the place of the one of the same id that is in ``group``."""
+
+    group: str
+    member: Member
+    told: bool = False
+
+
+Operation = Union[Join, Leave, Update]
 
 
 @dataclass(slots=True)
@@ -80,10 +89,13 @@ class Answer:
     """What one operation did.
 
     outcome: "created" (joined, as the first), "joined", "left", "destroyed" (left,
-    as the last), "full", or "unchanged" (already in, or already out);
+    as the last), "updated", "full", or "unchanged" (already in, or already out);
     count, user_count: of the whole group after it;
     revision: grows with each change of a group, for ever;
-    told: some member of the group, in some process, wants to be told.
+    told: some member of the group, in some process, wants to be told;
+    connections: those of the member's user in the group after it, 0 without a user;
+    previous: the revision of the group's change before, or 0 if nobody who wants to
+    be told has been there since.
     """
 
     outcome: str
@@ -91,6 +103,8 @@ class Answer:
     user_count: int
     revision: int
     told: bool
+    connections: int = 0
+    previous: int = 0
 
 
 class Loss(NamedTuple):
@@ -283,6 +297,13 @@ class BaseStore(ABC):
     @abstractmethod
     async def member(self, group: str, id: str) -> Member | None:
         """Return one member."""
+
+    @abstractmethod
+    async def revisions(self, shard: int, groups: Sequence[str]) -> list[int]:
+        """Return the revision of each group's last change, 0 where nobody is told.
+
+        All of them are in the shard.
+        """
 
     @abstractmethod
     async def group_nodes(self, group: str) -> list[str]:

@@ -25,6 +25,7 @@ from .base import (
     NodeState,
     Operation,
     Renewal,
+    Update,
 )
 
 
@@ -47,6 +48,8 @@ class _Group:
     count: int = 0
     told: int = 0
     users: Counter[str] = field(default_factory=Counter)
+    #: Of the last change, while somebody is told.
+    revision: int = 0
 
     def add(self, member: Member, told: bool, sign: int) -> None:
         self.count += sign
@@ -162,6 +165,10 @@ class MemoryStore(BaseStore):
     async def member(self, group: str, id: str) -> Member | None:
         return next((one for one in self._members(group) if one.id == id), None)
 
+    async def revisions(self, shard: int, groups: Sequence[str]) -> list[int]:
+        with self._lock:
+            return [self._groups.get(name, _Group()).revision for name in groups]
+
     async def members(self, group: str, cursor: Any) -> tuple[list[Member], Any]:
         rest = self._members(group) if cursor is None else cursor
         return rest[:PAGE], rest[PAGE:] or None
@@ -253,6 +260,8 @@ class MemoryStore(BaseStore):
     def _apply(self, node: _Node, operation: Operation) -> Answer:
         if isinstance(operation, Join):
             return self._join(node, operation)
+        if isinstance(operation, Update):
+            return self._update(node, operation)
         return self._leave(node, operation)
 
     def _join(self, node: _Node, join: Join) -> Answer:
@@ -267,7 +276,16 @@ class MemoryStore(BaseStore):
         entries[join.member.id] = join.member, join.told
         node.groups.setdefault(join.group, [])
         group.add(join.member, join.told, 1)
-        return self._answer("created" if group.count == 1 else "joined", group)
+        outcome = "created" if group.count == 1 else "joined"
+        return self._answer(outcome, group, join.member)
+
+    def _update(self, node: _Node, update: Update) -> Answer:
+        group = self._groups.get(update.group) or _Group()
+        entries = group.nodes.get(node.incarnation.id, {})
+        if update.member.id not in entries:
+            return self._answer("unchanged", group)
+        entries[update.member.id] = update.member, update.told
+        return self._answer("updated", group, update.member)
 
     def _leave(self, node: _Node, leave: Leave) -> Answer:
         group = self._groups.get(leave.group) or _Group()
@@ -281,7 +299,8 @@ class MemoryStore(BaseStore):
             del node.groups[leave.group]
         if not group.count:
             del self._groups[leave.group]
-        return self._answer("left" if group.count else "destroyed", group)
+        outcome = "left" if group.count else "destroyed"
+        return self._answer(outcome, group, leave.member)
 
     def _evict(self, dead: str, limit: int) -> Eviction:
         gone = self._nodes.get(dead)
@@ -304,9 +323,16 @@ class MemoryStore(BaseStore):
             del self._nodes[dead]
         return Eviction(losses, entries, not gone.groups)
 
-    def _answer(self, outcome: str, group: _Group) -> Answer:
-        if outcome not in ("unchanged", "full"):
+    def _answer(
+        self, outcome: str, group: _Group, member: Member | None = None
+    ) -> Answer:
+        """Return the answer; ``member`` is the one that it is about if it changed."""
+        told, connections, previous = group.told > 0, 0, group.revision
+        if member is not None:
             # From the clock, so that it grows for a group over everything.
             self._revision = max(self._revision + 1, time.time_ns() // 1000)
-        told = group.told > 0
-        return Answer(outcome, group.count, len(group.users), self._revision, told)
+            group.revision = self._revision if told else 0
+            if member.user_id is not None:
+                connections = group.users[member.user_id]
+        counts = group.count, len(group.users)
+        return Answer(outcome, *counts, self._revision, told, connections, previous)

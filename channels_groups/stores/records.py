@@ -11,7 +11,7 @@ from typing import Any, Sequence
 
 import msgpack
 
-from .base import Join, Member, Operation
+from .base import Join, Member, Operation, Update
 from .cipher import make_cipher
 
 _hexadecimal = re.compile("[0-9a-f]{32}")
@@ -27,12 +27,13 @@ class Records:
         """Return the operation as lua/commit.lua takes it."""
         member = operation.member
         user = False if member.user_id is None else self._seal_user(member.user_id)
-        told = int(operation.told)
+        about = [operation.group, member.id, user, int(operation.told)]
         if isinstance(operation, Join):
-            record = self._record(member, user)
             limit = -1 if operation.limit is None else operation.limit
-            return [operation.group, member.id, record, user, limit, told]
-        return [operation.group, member.id, False, user, -1, told]
+            return ["join", *about, self._record(member, user), limit]
+        if isinstance(operation, Update):
+            return ["update", *about, self._record(member, user)]
+        return ["leave", *about]
 
     def unpack(self, id: bytes, record: bytes) -> Member:
         """Return the member of a record."""

@@ -51,7 +51,7 @@ READS = 32
 #: A renewal is missed when it is overdue by so much of itself.
 PATIENCE = 1.3
 
-OUTCOMES = ("unchanged", "joined", "created", "left", "destroyed", "full")
+OUTCOMES = ("unchanged", "joined", "created", "left", "destroyed", "full", "updated")
 
 
 class RedisStore(BaseStore):
@@ -76,8 +76,8 @@ class RedisStore(BaseStore):
         self, shard: int, node: Incarnation, epoch: str, lease: float
     ) -> str:
         keys = self._keys(
-            *("leases", "epoch", "rebuilding", "channels", "void"),
-            *("index", "sizes", "revision", "run", f"answer:{node.id}"),
+            *("leases", "epoch", "rebuilding", "channels", "void", "index"),
+            *("sizes", "revision", "told", "run", f"answer:{node.id}"),
         )
         args = [node.id, node.channel, lease, epoch, uuid.uuid4().hex, self._rebuild]
         args += [self._layer_prefix, node.process]
@@ -124,7 +124,7 @@ class RedisStore(BaseStore):
         restore: bool = False,
     ) -> list[Answer]:
         keys = self._keys(
-            *("leases", "index", "revision", "rebuilding", "sizes"),
+            *("leases", "index", "revision", "rebuilding", "sizes", "told"),
             *(f"node:{node.id}", f"answer:{node.id}"),
         )
         packed = [self.records.pack(operation) for operation in operations]
@@ -152,7 +152,7 @@ class RedisStore(BaseStore):
         limit: int,
     ) -> Eviction:
         keys = self._keys(
-            *("leases", "index", "revision", "sizes", "channels"),
+            *("leases", "index", "revision", "sizes", "channels", "told"),
             *(f"node:{dead}", f"answer:{dead}", f"answer:{node.id}"),
         )
         args = [dead, sequence, limit, lease, renewal * PATIENCE, self._layer_prefix]
@@ -170,7 +170,7 @@ class RedisStore(BaseStore):
     async def release(self, shard: int, node: Incarnation) -> None:
         keys = self._keys(
             *("leases", "channels", "sizes", f"node:{node.id}", f"answer:{node.id}"),
-            *("epoch", "rebuilding", "revision", "void", "run"),
+            *("epoch", "rebuilding", "revision", "told", "void", "run"),
         )
         try:
             # First, or who registers next takes this for a node that goes on living
@@ -209,6 +209,11 @@ class RedisStore(BaseStore):
         keys = self._keys("leases")
         record = await self._read(self.shard(group), MEMBER, keys, [group, id])
         return self.records.unpack(id.encode(), record) if record else None
+
+    async def revisions(self, shard: int, groups: Sequence[str]) -> list[int]:
+        args = [_pack([*groups])]
+        answer: list[int] = await self._read(shard, REVISIONS, self._keys("told"), args)
+        return answer
 
     async def group_nodes(self, group: str) -> list[str]:
         keys = self._keys("leases")
@@ -455,10 +460,10 @@ async def _end(subscription: PubSub) -> None:
         message = await subscription.get_message(timeout=None)
 
 
-def _answer(
-    outcome: int, count: int, user_count: int, revision: int, told: int
-) -> Answer:
-    return Answer(OUTCOMES[outcome], count, user_count, revision, told == 1)
+def _answer(outcome: int, count: int, user_count: int, *rest: int) -> Answer:
+    revision, told, connections, previous = rest
+    about = revision, told == 1, connections, previous
+    return Answer(OUTCOMES[outcome], count, user_count, *about)
 
 
 def _counts(flat: Sequence[Any]) -> list[tuple[str, int]]:
@@ -497,5 +502,6 @@ RANKING = load("ranking")
 REGISTER = load("register")
 RELEASE = load("release")
 RENEW = load("renew")
+REVISIONS = load("revisions")
 TOTALS = load("totals")
 USERS = load("users")

@@ -10,6 +10,7 @@ from channels_groups.stores.base import (
     Join,
     Leave,
     Member,
+    Update,
 )
 
 from ..helpers import layers
@@ -165,6 +166,9 @@ class Node:
 
     async def leave(self, group, member, told=False):
         return (await self.commit(Leave(group, member, told)))[0]
+
+    async def update(self, group, member, told=False):
+        return (await self.commit(Update(group, member, told)))[0]
 
     async def leave_all(self):
         """Leave what it is still in, unless it was evicted."""

@@ -15,6 +15,7 @@ from channels_groups.stores.base import (
     LeaseLost,
     Leave,
     StoreRebuilding,
+    Update,
 )
 
 from ..helpers import layers
@@ -133,6 +134,77 @@ async def test_users_are_counted_once_and_connections_each(lab):
     assert facts(await two.leave("room", member("2", "Ann"))) == ("left", 2, 1)
     assert facts(await one.leave("room", nobody)) == ("left", 1, 1)
     assert await lab.store.users("room") == {""}
+
+
+@every_store
+async def test_the_connections_of_a_user_in_a_group_are_counted(lab):
+    """The first and the last of them are known from the answers."""
+    one, two = await lab.node(), await lab.node()
+    first, second, nobody = member("1", "Ann"), member("2", "Ann"), member("n")
+    answers = [
+        await one.join("room", first),
+        await two.join("room", second),
+        await two.join("room", nobody),
+        await two.update("room", second),
+        await one.leave("room", first),
+        await two.leave("room", nobody),
+        await two.leave("room", second),
+        await one.join("room", first),
+    ]
+    connections = [answer.connections for answer in answers]
+    assert connections == [1, 2, 0, 2, 1, 0, 0, 1]
+    await lab.expire(one)
+    [loss] = (await two.evict(one)).losses
+    assert loss.answer.connections == 0
+
+
+@every_store
+async def test_an_update_changes_the_member_and_the_revision_only(lab):
+    one, two = await lab.node(), await lab.node()
+    joined = await one.join("room", member("1", "Ann", {"a": 1}))
+    await two.join("room", BOB)
+    new = member("1", "Ann", {"a": 2, "b": "ü" * 5000})
+    answer = await one.update("room", new)
+    assert facts(answer) == ("updated", 2, 2)
+    assert answer.revision > joined.revision
+    assert await lab.store.member("room", "1") == new
+    assert (await one.commit(Update("room", new), sequence=one.sequence)) == [answer]
+    assert facts(await two.update("room", new)) == ("unchanged", 2, 2)
+    assert facts(await one.update("other", new)) == ("unchanged", 0, 0)
+    assert facts(await one.leave("room", new)) == ("left", 1, 1)
+    assert facts(await one.update("room", new)) == ("unchanged", 1, 1)
+
+
+@every_store
+async def test_each_change_names_the_one_before_as_long_as_somebody_is_told(lab):
+    """So who has missed one finds it out by the next."""
+    one, two = await lab.node(), await lab.node()
+    assert (await one.join("room", ANN)).previous == 0
+    assert await lab.store.revisions(0, ["room", "other"]) == [0, 0]
+    chain = [
+        await two.join("room", BOB, told=True),
+        *await one.commit(
+            Join("room", CAT, None, True),
+            Update("room", ANN),
+            Join("other", ANN),
+            Leave("room", ANN),
+        ),
+        await two.update("room", BOB, told=True),
+    ]
+    other = chain.pop(3)
+    assert (other.previous, other.told) == (0, False)
+    assert chain[0].previous == 0
+    revisions = [answer.revision for answer in chain]
+    assert [answer.previous for answer in chain[1:]] == revisions[:-1]
+    assert await lab.store.revisions(0, ["other", "room"]) == [0, revisions[-1]]
+    await lab.expire(one)
+    losses = (await two.evict(one)).losses
+    [lost] = [loss.answer for loss in losses if loss.group == "room"]
+    assert (lost.previous, lost.told) == (revisions[-1], True)
+    assert await lab.store.revisions(0, ["room"]) == [lost.revision]
+    last = await two.leave("room", BOB, told=True)
+    assert (last.previous, last.told) == (lost.revision, False)
+    assert (await two.join("room", BOB, told=True)).previous == 0
 
 
 @every_store

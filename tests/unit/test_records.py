@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from channels_groups.stores.base import Join, Leave, Member
+from channels_groups.stores.base import Join, Leave, Member, Update
 from channels_groups.stores.records import Records
 
 KEYS = [None, ["a secret"], [b"bytes", "another"]]
@@ -21,8 +21,8 @@ MEMBERS = [
 
 
 def pack(records, member):
-    group, id, record, user, limit, told = records.pack(Join("room", member))
-    assert (group, id, limit, told) == ("room", member.id, -1, 0)
+    kind, group, id, user, told, record, limit = records.pack(Join("room", member))
+    assert (kind, group, id, limit, told) == ("join", "room", member.id, -1, 0)
     return record, user
 
 
@@ -72,10 +72,14 @@ def test_a_record_without_a_user_begins_with_a_colon():
 def test_limits_wishes_and_leaves():
     records = Records(None)
     member = MEMBERS[1]
-    assert records.pack(Join("room", member, 5, True))[4:] == [5, 1]
-    assert records.pack(Join("room", member, 0))[4:] == [0, 0]
+    kind, *_, told, record, limit = records.pack(Join("room", member, 5, True))
+    assert (kind, told, limit) == ("join", 1, 5)
+    assert records.pack(Join("room", member, 0))[-1] == 0
+    assert records.pack(Update("room", member, True)) == [
+        *("update", "room", "b", b"ann", 1, record)
+    ]
     assert records.pack(Leave("room", member, True)) == [
-        *("room", "b", False, b"ann", -1, 1)
+        *("leave", "room", "b", b"ann", 1)
     ]
 
 

@@ -9,6 +9,7 @@
 --   node:<n>         HASH group -> msgpack of its entries in the layer's groups
 --   channels         HASH node -> channel
 --   sizes            HASH node -> memberships
+--   told             ZSET group -> revision of its last change, while somebody is told
 --   answer:<n>       HASH of the last commit's sequence and answer, the last eviction's,
 --                    and the node's process and connections
 --   revision         the last revision given; follows the clock in microseconds
@@ -92,17 +93,23 @@ local function told_in(group)
   return told
 end
 
--- Count one member less; return count and user_count.
+-- The revision of a group's last change, which the members who are told know, or 0.
+local function last_told(told_groups, group)
+  return tonumber(call('ZSCORE', told_groups, group) or 0)
+end
+
+-- Count one member less; return count, user_count and the user's connections.
 local function count_out(index, group, user)
   local count = tonumber(call('ZINCRBY', index, -1, group))
   if count <= 0 then
     call('ZREM', index, group)
   end
-  local users = prefix .. 'users:' .. group
-  if user and call('HINCRBY', users, user, -1) <= 0 then
-    call('HDEL', users, user)
+  local users, connections = prefix .. 'users:' .. group, 0
+  if user then
+    connections = math.max(call('HINCRBY', users, user, -1), 0)
+    if connections == 0 then call('HDEL', users, user) end
   end
-  return count, call('HLEN', users)
+  return count, call('HLEN', users), connections
 end
 
 -- An entry {group of the layer, channel, 1 if scripts write it} in the groups of

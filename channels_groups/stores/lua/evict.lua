@@ -1,12 +1,14 @@
 -- Take members out of a dead node.
--- KEYS: leases, index, revision, sizes, channels, node:<dead>, answer:<dead>,
---       answer:<the node that evicts>
+-- KEYS: leases, index, revision, sizes, channels, told, node:<dead>,
+--       answer:<dead>, answer:<the node that evicts>
 -- ARGV: prefix, dead node, sequence, limit, lease (seconds), patience (seconds, see
 --       renew.lua), layer ('' or channels_redis.core's prefix)
 -- Returns msgpack of {done (0 or 1), entries in the layer that it has to discard,
---   {{group, connection, record, outcome, count, user_count, revision, told}, ...}}.
+--   {{group, connection, record, outcome, count, user_count, revision, told,
+--     connections of the user, previous revision}, ...}}.
 
-local leases, index, revisions, sizes, channels, node_groups, answered, mine = unpack(KEYS)
+local leases, index, revisions, sizes, channels, told_groups = unpack(KEYS)
+local node_groups, answered, mine = unpack(KEYS, 7)
 local dead, sequence, limit = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local lease, patience, layer = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
 local LEFT, DESTROYED = 3, 4
@@ -23,14 +25,16 @@ local function is_destroyed(group, members, count)
     and call('HLEN', prefix .. 'nodes:' .. group) <= 1
 end
 
-local function lose(group, members, id, record)
+-- Return the revision of it.
+local function lose(group, members, id, record, told, previous)
   call('HDEL', members, id)
-  local count, user_count = count_out(index, group, user_of(record))
+  local count, user_count, connections = count_out(index, group, user_of(record))
+  local revision = next_revision(revisions)
   losses[#losses + 1] = {
     group, id, record, is_destroyed(group, members, count) and DESTROYED or LEFT,
-    math.max(count, 0), user_count,
-    next_revision(revisions),
+    math.max(count, 0), user_count, revision, told and 1 or 0, connections, previous,
   }
+  return revision
 end
 
 -- What the dead node's members wanted to be told of matters no more.
@@ -38,10 +42,14 @@ local function lose_group(group, packed)
   local members = members_key(group, dead)
   local found = call('HRANDFIELD', members, limit - #losses, 'WITHVALUES')
   call('HSET', prefix .. 'nodes:' .. group, dead, 0)
-  local told = told_in(group) > 0 and 1 or 0
+  local told, last = told_in(group) > 0, last_told(told_groups, group)
   for i = 1, #found, 2 do
-    lose(group, members, found[i], found[i + 1])
-    losses[#losses][8] = told
+    last = lose(group, members, found[i], found[i + 1], told, last)
+  end
+  if told and #found > 0 then
+    call('ZADD', told_groups, last, group)
+  elseif not told then
+    call('ZREM', told_groups, group)
   end
   if call('EXISTS', members) == 0 then
     call('HDEL', prefix .. 'nodes:' .. group, dead)

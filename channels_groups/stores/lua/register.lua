@@ -1,6 +1,6 @@
 -- Give a node a lease.
--- KEYS: leases, epoch, rebuilding, channels, void, index, sizes, revision, run,
---       answer:<n>
+-- KEYS: leases, epoch, rebuilding, channels, void, index, sizes, revision, told,
+--       run, answer:<n>
 -- ARGV: prefix, node, channel, lease (seconds), epoch the node knew or '',
 --       a name for a new epoch, milliseconds that rebuilding takes,
 --       layer ('' or channels_redis.core's prefix), process
@@ -9,7 +9,7 @@
 
 local leases, epoch_key, rebuilding, channels, void, index, sizes, revision =
   unpack(KEYS)
-local run, answered = unpack(KEYS, 9)
+local told_groups, run, answered = unpack(KEYS, 9)
 local node, channel, lease, known, new, rebuild, layer, process = unpack(ARGV, 2)
 local LIMIT = 100
 
@@ -35,7 +35,7 @@ end
 local function wipe()
   local other = call('HRANDFIELD', channels)
   if not other then
-    call('DEL', void, index, sizes, revision)
+    call('DEL', void, index, sizes, revision, told_groups)
     return true
   end
   local groups = call('HRANDFIELD', prefix .. 'node:' .. other, LIMIT, 'WITHVALUES')

@@ -1,12 +1,12 @@
 -- Give up the lease of a node without members; the last one takes the rest along.
 -- KEYS: leases, channels, sizes, node:<n>, answer:<n>, epoch, rebuilding, revision,
---       void, run
+--       told, void, run
 -- ARGV: prefix, node
 -- Returns nothing.
 
 local leases, channels, sizes, node_groups, answered, epoch, rebuilding, revision =
   unpack(KEYS)
-local void, run = unpack(KEYS, 9)
+local told_groups, void, run = unpack(KEYS, 9)
 local node = ARGV[2]
 
 call('DEL', answered)
@@ -19,5 +19,5 @@ call('ZREM', leases, node)
 call('HDEL', channels, node)
 call('HDEL', sizes, node)
 if call('EXISTS', leases, void) == 0 then
-  call('DEL', channels, sizes, epoch, rebuilding, revision, run)
+  call('DEL', channels, sizes, epoch, rebuilding, revision, told_groups, run)
 end
