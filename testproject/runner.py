@@ -1,5 +1,6 @@
 """``manage.py test`` runs pytest, as pytest-django's documentation describes it."""
 
+import os
 from pathlib import Path
 
 
@@ -7,12 +8,19 @@ class PytestTestRunner:
     """Translate the options of ``manage.py test`` and call pytest."""
 
     def __init__(
-        self, verbosity=1, failfast=False, keepdb=False, keyword=None, **kwargs
+        self,
+        verbosity=1,
+        failfast=False,
+        keepdb=False,
+        keyword=None,
+        parallel=0,
+        **kwargs,
     ):
         self.verbosity = verbosity
         self.failfast = failfast
         self.keepdb = keepdb
         self.keyword = keyword
+        self.parallel = parallel
 
     @classmethod
     def add_arguments(cls, parser):
@@ -22,6 +30,15 @@ class PytestTestRunner:
         )
         parser.add_argument(
             "-k", dest="keyword", help="Run the tests that match this expression."
+        )
+        parser.add_argument(
+            "--parallel",
+            nargs="?",
+            type=as_processes,
+            const="auto",
+            default=0,
+            metavar="N",
+            help="Run tests in N processes; without N in one more than there are cores.",
         )
 
     def run_tests(self, test_labels, **kwargs):
@@ -42,7 +59,15 @@ class PytestTestRunner:
             options = [*options, "--reuse-db"]
         if self.keyword:
             options = [*options, "-k", self.keyword]
+        if self.parallel:
+            # Many tests only wait for servers: whoever is free takes what is left.
+            options = [*options, f"--numprocesses={self.parallel}", "--dist=worksteal"]
         return options
+
+
+def as_processes(value):
+    """Return how many processes are meant; "auto" is one more than there are cores."""
+    return (os.cpu_count() or 1) + 1 if value == "auto" else int(value)
 
 
 def as_path(label):

@@ -1,5 +1,8 @@
 """``manage.py test`` hands everything to pytest."""
 
+import argparse
+import os
+
 import pytest
 
 from testproject.runner import PytestTestRunner
@@ -26,6 +29,18 @@ def test_the_options(called):
 )
 def test_verbosity(called, verbosity, options):
     PytestTestRunner(verbosity=verbosity, interactive=False).run_tests([])
+    assert called == [options]
+
+
+@pytest.mark.parametrize(
+    "arguments, processes", [(["--parallel", "3"], 3), (["--parallel"], 9), ([], None)]
+)
+def test_parallel(called, monkeypatch, arguments, processes):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    parser = argparse.ArgumentParser()
+    PytestTestRunner.add_arguments(parser)
+    PytestTestRunner(**vars(parser.parse_args(arguments))).run_tests([])
+    options = [f"--numprocesses={processes}", "--dist=worksteal"] if processes else []
     assert called == [options]
 
 
