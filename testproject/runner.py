@@ -38,7 +38,7 @@ class PytestTestRunner:
             const="auto",
             default=0,
             metavar="N",
-            help="Run tests in N processes; without N in one more than there are cores.",
+            help="Run in N processes; without N in one more than there are cores.",
         )
 
     def run_tests(self, test_labels, **kwargs):
