@@ -1,7 +1,6 @@
 """Hosts as users may give them: through Sentinel, and with redis-py's own timeouts."""
 
 import gc
-import textwrap
 
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -12,11 +11,9 @@ from channels_groups.consumers import AsyncGroupConsumerMixin
 from channels_groups.manager import get_group
 
 from .helpers import layers
-from .helpers.eventually import aeventually, eventually
-from .helpers.processes import ChildProcess
-from .helpers.server import RedisServer
+from .helpers.eventually import aeventually
+from .helpers.sentinel import Sentinel
 
-MASTER = "groups"
 both_layers = pytest.mark.parametrize("backend", [layers.CORE, layers.PUBSUB])
 
 
@@ -46,34 +43,8 @@ async def use_hosts(settings, prefix):
 @pytest.fixture
 def sentinel(redis_server, tmp_path):
     """Return the port of a Sentinel that watches the shared server."""
-    sentinel = Sentinel(redis_server, tmp_path)
-    sentinel.start()
-    yield sentinel.port
-    sentinel.process.kill()
-
-
-class Sentinel:
-    """The same binary as the server's, which asks for a file of settings."""
-
-    def __init__(self, server, directory):
-        self.server = server
-        self.file = directory / "sentinel.conf"
-        self.log = directory / "sentinel.log"
-        self.process = None
-        # The port of a server that was ours a moment ago.
-        with RedisServer() as spare:
-            self.port = spare.port
-
-    def start(self):
-        settings = f"""
-            port {self.port}
-            bind 127.0.0.1
-            sentinel monitor {MASTER} 127.0.0.1 {self.server.port} 1
-        """
-        self.file.write_text(textwrap.dedent(settings))
-        command = [self.server.binary, self.file, "--sentinel"]
-        self.process = ChildProcess(command, self.log)
-        eventually(lambda: "+monitor" in self.log.read_text())
+    with Sentinel(redis_server, tmp_path) as sentinel:
+        yield sentinel.port
 
 
 async def echo_works():
@@ -91,7 +62,7 @@ async def echo_works():
 @both_layers
 async def test_sentinel_is_passed_through(use_hosts, sentinel, backend):
     address = [("127.0.0.1", sentinel)]
-    use_hosts(backend, {"sentinels": address, "master_name": MASTER})
+    use_hosts(backend, {"sentinels": address, "master_name": "main"})
     client = await echo_works()
     await client.disconnect()
     assert await get_group("room").acount() == 0

@@ -1,0 +1,227 @@
+"""The tutorial is followed to the letter, with real servers and clients."""
+
+import asyncio
+import json
+import re
+import sys
+import urllib.request
+
+import pytest
+from websockets.asyncio.client import connect as connect_websocket
+from websockets.exceptions import InvalidStatus
+
+from ..helpers.eventually import eventually
+from ..helpers.processes import ChildProcess
+from .blocks import ROOT, read_blocks
+from .project import add, environment, replace
+from .transcripts import replay
+
+PAGE = "docs/tutorial.md"
+TIMEOUT = 20
+LISTENING = re.compile(r"TCP address 127\.0\.0\.1:(\d+)")
+
+
+class Tutorial:
+    """A reader who does what the page says, part after part."""
+
+    def __init__(self, directory, redis_port):
+        self.directory = directory
+        self.hosts = {"localhost:6379": f"127.0.0.1:{redis_port}"}
+        self.env = environment(directory) | {
+            "DJANGO_SETTINGS_MODULE": "mysite.settings",
+            "PYTHONUNBUFFERED": "1",
+        }
+        self.servers = []
+        self.blocks = read_blocks(PAGE)
+        self.lines = (ROOT / PAGE).read_text().splitlines()
+
+    def follow(self, heading):
+        """Do all of the next part, which has this heading."""
+        for block in self.part(heading):
+            self.do(block)
+
+    def part(self, heading):
+        """Return the examples of the next part, which has this heading."""
+        start = self.lines.index(f"## {heading}")
+        rest = self.lines[start + 1 :] + ["## "]
+        end = start + 1 + next(n for n, line in enumerate(rest) if line[:3] == "## ")
+        part = [block for block in self.blocks if block.line <= end]
+        assert all(block.line > start for block in part), "A part was passed over."
+        self.blocks = self.blocks[len(part) :]
+        return part
+
+    def do(self, block):
+        assert block.reason is None
+        code = replace(block.code, self.hosts)
+        if block.path:
+            add(self.directory / block.path, code)
+        elif "runserver" in code or "daphne -p" in code:
+            for line in code.splitlines():
+                self.serve()
+        elif block.extras is None:
+            replay(code, self.directory, self.env, str(block))
+
+    def serve(self):
+        """Start daphne, as runserver does, on a port that the kernel chooses."""
+        log = self.directory / f"server-{len(self.servers)}.log"
+        command = [sys.executable, "-m", "daphne", "-p", "0", "mysite.asgi:application"]
+        process = ChildProcess(command, log, cwd=self.directory, env=self.env)
+        process.log = log
+        self.servers.append(process)
+        found = eventually(lambda: LISTENING.search(log.read_text()), timeout=TIMEOUT)
+        process.port = int(found[1])
+
+    def restart(self):
+        """Start the server anew, as runserver does when a file has changed."""
+        self.servers[-1].terminate()
+        self.serve()
+
+    def address(self, path, server=-1):
+        return f"127.0.0.1:{self.servers[server].port}/{path}"
+
+    def enter(self, room, server=-1):
+        """Open a WebSocket to a room."""
+        url = f"ws://{self.address(f'ws/{room}', server)}"
+        return connect_websocket(url, origin="http://127.0.0.1", proxy=None)
+
+    def complaints(self):
+        """Return what the servers' logs say of errors."""
+        logs = [server.log.read_text() for server in self.servers]
+        return [log for log in logs if re.search("Traceback|Warning|ERROR", log)]
+
+    def close(self):
+        for server in self.servers:
+            if server.running:
+                server.kill()
+
+
+@pytest.fixture
+def tutorial(tmp_path, redis_server):
+    tutorial = Tutorial(tmp_path, redis_server.port)
+    yield tutorial
+    tutorial.close()
+
+
+async def receive(socket, kind):
+    """Return the next message of a type."""
+    while True:
+        message = json.loads(await asyncio.wait_for(socket.recv(), TIMEOUT))
+        if message["type"] == kind:
+            return message
+
+
+def names(members):
+    return sorted(member["name"] for member in members)
+
+
+async def is_refused(opening):
+    try:
+        async with opening:
+            return False
+    except InvalidStatus as error:
+        return error.response.status_code == 403
+
+
+@pytest.mark.timeout(240)
+async def test_tutorial(tutorial, open_browser):
+    tutorial.follow("A project")
+
+    tutorial.follow("A room")
+    async with tutorial.enter("lobby/") as ann, tutorial.enter("lobby/") as bob:
+        await ann.send('{"text": "hello"}')
+        for socket in (ann, bob):
+            assert (await receive(socket, "message"))["text"] == "hello"
+
+    tutorial.follow("Who is there")
+    tutorial.restart()
+    browser = await asyncio.to_thread(open_browser)
+    await check_page(browser, tutorial)
+
+    tutorial.follow("Users")
+    tutorial.follow("Who may enter")
+    tutorial.restart()
+    assert await is_refused(tutorial.enter("staff-room/"))
+    async with tutorial.enter("private-1/"), tutorial.enter("private-1/"):
+        assert await is_refused(tutorial.enter("private-1/"))
+    await check_users(browser, tutorial)
+
+    tutorial.follow("From anywhere else")
+    tutorial.restart()
+    async with tutorial.enter("lobby/") as ann:
+        await receive(ann, "members")
+        assert await asyncio.to_thread(read_json, tutorial.address("")) == {"lobby": 1}
+    log = tutorial.servers[-1].log
+    eventually(lambda: "Room lobby is empty." in log.read_text())
+    assert "Room lobby is open." in log.read_text()
+    tutorial.servers[-1].terminate()
+
+    await follow_with_processes(tutorial)
+    tutorial.follow("A test")
+    tutorial.follow("Where to go from here")
+    assert tutorial.blocks == []
+    assert tutorial.complaints() == []
+
+
+async def check_page(browser, tutorial):
+    """The page shows who comes and goes, and what is said."""
+
+    async def shows(css, text):
+        def seen():
+            return text in browser.find(css).text
+
+        await asyncio.to_thread(browser.eventually, seen, f"{text} in {css}")
+
+    url = f"http://{tutorial.address('lobby/?name=Ann')}"
+    await asyncio.to_thread(browser.get, url)
+    await shows("#members", "Ann")
+    async with tutorial.enter("lobby/?name=Bob") as bob:
+        assert names((await receive(bob, "members"))["members"]) == ["Ann", "Bob"]
+        await shows("#members", "Ann, Bob")
+        await bob.send('{"text": "<b>hello</b>"}')
+        await shows("#log", "Bob: <b>hello</b>")
+        await asyncio.to_thread(browser.find("#text").send_keys, "good day\n")
+        assert (await receive(bob, "message"))["text"] == "Bob: <b>hello</b>"
+        assert (await receive(bob, "message"))["text"] == "Ann: good day"
+    await shows("#log", "Bob left.")
+    assert browser.find("#members").text == "Ann"
+    assert browser.console_errors() == []
+
+
+async def check_users(browser, tutorial):
+    """Who is logged in is known by name, in each of several tabs."""
+
+    def log_in():
+        browser.get(f"http://{tutorial.address('admin/')}")
+        browser.find("#id_username").send_keys("ann")
+        browser.find("#id_password").send_keys("secret\n")
+        browser.find("#user-tools")
+        browser.get(f"http://{tutorial.address('lobby/')}")
+        browser.eventually(lambda: browser.find("#members").text == "ann")
+        browser.switch_to.new_window("tab")
+        browser.get(f"http://{tutorial.address('lobby/')}")
+        browser.eventually(lambda: browser.find("#members").text == "ann, ann")
+
+    await asyncio.to_thread(log_in)
+
+
+async def follow_with_processes(tutorial):
+    """Kill one of two servers, and ask from a shell."""
+    *blocks, shell = tutorial.part("Several processes")
+    for block in blocks:
+        tutorial.do(block)
+    first, second = tutorial.servers[-2:]
+    async with tutorial.enter("lobby/") as ann:
+        async with tutorial.enter("lobby/", server=-2) as bob:
+            assert names((await receive(ann, "change"))["joined"]) == ["guest"]
+            first.kill()
+            assert names((await receive(ann, "change"))["left"]) == ["guest"]
+            await bob.wait_closed()
+        await asyncio.to_thread(tutorial.do, shell)
+        text = (await receive(ann, "message"))["text"]
+        assert text == "The shell says hello."
+    second.terminate()
+
+
+def read_json(address):
+    with urllib.request.urlopen(f"http://{address}", timeout=TIMEOUT) as response:
+        return json.load(response)
