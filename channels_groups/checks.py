@@ -27,7 +27,7 @@ def check_layers(**kwargs: Any) -> list[CheckMessage]:
     try:
         conf.check_all()
     except ImproperlyConfigured as error:
-        hint = "See the settings in the README of channels_groups."
+        hint = "See docs/reference/settings.md of channels_groups."
         return [Error(str(error), hint=hint, id="channels_groups.E002")]
     aliases = list(getattr(settings, "CHANNEL_LAYERS", {}))
     if not aliases:

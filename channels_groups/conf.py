@@ -16,7 +16,7 @@ from django.utils.module_loading import import_string
 class GroupSettings:
     """The settings of one channel layer alias, checked.
 
-    The names are the keys in lower case; see the README for what each means.
+    The names are the keys in lower case; docs/reference/settings.md explains them.
     """
 
     manager: str = "channels_groups.manager.GroupManager"

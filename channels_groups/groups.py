@@ -32,7 +32,9 @@ class ConnectionGroup:
     """
 
     def __init__(self, name: str, manager: GroupManager) -> None:
+        #: As it was given, whatever the channel layer calls it.
         self.name = names.check_name(name)
+        #: The group manager that it came from.
         self.manager = manager
 
     def __repr__(self) -> str:
@@ -186,9 +188,7 @@ class ConnectionGroup:
 class Connection:
     """One connection, in this or another process.
 
-    id: short and opaque, stable for the connection's life;
-    channel_name: the consumer's channel; user_id: a str or None; info: a dict;
-    joined_at: an aware datetime; group: the group that it was found in.
+    Two of one alias and id are equal, whatever group they were found in.
     """
 
     def __init__(
@@ -198,10 +198,15 @@ class Connection:
         manager: GroupManager,
         local: LocalConnection | None,
     ) -> None:
+        #: Short and opaque, stable for the connection's life.
         self.id = member.id
+        #: The consumer's channel.
         self.channel_name = member.channel_name
+        #: What get_group_user_id() returned: a str or None.
         self.user_id = member.user_id
+        #: What get_group_info() returned.
         self.info = member.info
+        #: The group that it was found in.
         self.group = group
         self._joined_at = member.joined_at
         self._manager = manager
@@ -294,15 +299,19 @@ class Connection:
 class GroupChange:
     """What happened to a group, as one of its members is told.
 
-    joined, left: Connections, in order; all of joined came before any of left;
-    count, user_count, revision: of the group after it.
+    It has what happened after the member's own join, itself left out of ``joined``.
     """
 
     group: ConnectionGroup
+    #: In their order. All of them joined before any of ``left`` left.
     joined: tuple[Connection, ...]
+    #: In their order. Who joined and left again is in both.
     left: tuple[Connection, ...]
+    #: Connections in the group after it.
     count: int
+    #: Distinct users in the group after it.
     user_count: int
+    #: Of the last change in it; grows for one group for ever.
     revision: int
 
     def merge(self, later: GroupChange) -> GroupChange | None:

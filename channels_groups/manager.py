@@ -31,6 +31,7 @@ class GroupManager:
     """
 
     def __init__(self, alias: str = "default") -> None:
+        #: Of the channel layer.
         self.alias = alias
 
     @property

@@ -9,15 +9,19 @@ a join or leave of the same group gets a RuntimeError.
 
 from django.dispatch import Signal
 
-#: group, revision: the group got its first member. Before that member's join.
+#: Arguments ``group``, ``revision``.
+#: The group got its first member. Comes before that member's join.
 group_created = Signal()
 
-#: group, connection, count, user_count, revision: a connection became a member.
+#: Arguments ``group``, ``connection``, ``count``, ``user_count``, ``revision``.
+#: A connection became a member.
 group_join = Signal()
 
-#: group, connection, reason, count, user_count, revision: a membership ended;
-#: reason is "left" (by itself), "disconnected" or "lost" (with its process).
+#: Arguments ``group``, ``connection``, ``reason``, ``count``, ``user_count``,
+#: ``revision``. A membership ended; ``reason`` is ``"left"`` (the connection left),
+#: ``"disconnected"`` (it ended) or ``"lost"`` (its process died).
 group_leave = Signal()
 
-#: group, revision: the last member is gone. After that member's leave.
+#: Arguments ``group``, ``revision``.
+#: The last member is gone. Comes after that member's leave.
 group_destroyed = Signal()

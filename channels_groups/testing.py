@@ -19,11 +19,9 @@ SIGNALS = {
 
 @dataclass(frozen=True)
 class GroupEvent:
-    """One signal as it was received; None where a signal has no such argument.
+    """One signal as it was received; None where a signal has no such argument."""
 
-    name: "created", "join", "leave" or "destroyed".
-    """
-
+    #: ``"created"``, ``"join"``, ``"leave"`` or ``"destroyed"``.
     name: str
     group: ConnectionGroup
     connection: Connection | None
