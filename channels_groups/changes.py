@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("channels_groups")
 
+#: Seconds, beside two intervals, that a change waits for the one before it.
+PATIENCE = 0.5
+
 
 class Changes:
     """The changes that this node's commits made and its members are told of."""
@@ -31,9 +34,12 @@ class Changes:
         self._gathered: dict[str, Message] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._sending: dict[str, asyncio.Task[None]] = {}
+        #: What came before its predecessor did, in order, and until when it waits.
+        self._early: dict[LocalGroup, list[News]] = {}
+        self._patience: dict[LocalGroup, asyncio.TimerHandle] = {}
 
     def add(self, kind: str, group: str, member: Member, answer: Answer) -> None:
-        """Gather one change; kind is "joined" or "left".
+        """Gather one change; kind is "joined", "updated" or "left".
 
         Within one message everybody joined before anybody left, so one who left
         and joined again begins another.
@@ -43,13 +49,13 @@ class Changes:
             self._flush(group)
             change = None
         if change is None:
-            change = self._gathered[group] = {"joined": [], "left": []}
+            change = {"joined": [], "updated": [], "left": [], "steps": []}
+            self._gathered[group] = change
             timer = self._loop.call_later(self._interval, self._flush, group)
             self._timers[group] = timer
         change[kind].append([answer.revision, *_pack(member)])
-        change["count"] = answer.count
-        change["user_count"] = answer.user_count
-        change["revision"] = answer.revision
+        step = [answer.previous, answer.revision, answer.count, answer.user_count]
+        change["steps"].append(step)
 
     async def stop(self) -> None:
         """Send what is gathered and wait for the end."""
@@ -57,28 +63,65 @@ class Changes:
             self._flush(group)
         while self._sending:
             await asyncio.wait(self._sending.values())
+        for local in list(self._early):
+            self.forget(local)
 
     def tell(self, local: LocalGroup, message: Message) -> None:
-        """Give a change that arrived to the members with hooks."""
-        news = News(self._manager.group(message["group"]), message)
-        for membership in list(local.members):
-            if membership.told:
-                membership.deliver(news.tell, membership)
+        """Give what arrived to the members with hooks, in the order of revisions.
+
+        Messages of several nodes overtake each other. What comes early waits for
+        what is missing, but not for ever: it may be lost.
+        """
+        if not local.told:
+            return
+        group = self._manager.group(local.name)
+        early = self._early.setdefault(local, [])
+        early.extend(News(group, message, *step) for step in message["steps"])
+        early.sort(key=lambda news: news.revision)
+        if local.known:
+            self._tell(local)
+
+    def begin(self, local: LocalGroup, revision: int) -> None:
+        """Tell the first member who is told what has happened since it joined."""
+        local.known = revision
+        if local in self._early:
+            self._tell(local)
+
+    def forget(self, local: LocalGroup) -> None:
+        """Forget what waits for members who are told, of whom there are none left."""
+        local.known = 0
+        self._early.pop(local, None)
+        if local in self._patience:
+            self._patience.pop(local).cancel()
 
     def own_leave(self, membership: Membership, answer: Answer) -> GroupChange:
         """Return the change that a member is told of when it has left itself."""
-        message = {
-            "joined": [],
-            "left": [[answer.revision, *_pack(membership.member)]],
-            "count": answer.count,
-            "user_count": answer.user_count,
-            "revision": answer.revision,
-        }
-        return News(membership.group, message).change
+        left = (membership.public,)
+        counts = answer.count, answer.user_count, answer.revision
+        return GroupChange(membership.group, (), left, *counts, (), answer.previous)
+
+    def _tell(self, local: LocalGroup, whatever: bool = False) -> None:
+        """Tell what is next; ``whatever``: also what is not, for the want of it."""
+        early = self._early[local]
+        while early and (whatever or early[0].previous <= local.known):
+            news = early.pop(0)
+            local.known = max(local.known, news.revision)
+            for membership in list(local.members):
+                if membership.told:
+                    membership.deliver(news.tell, membership)
+        if local in self._patience:
+            self._patience.pop(local).cancel()
+        if early:
+            self._patience[local] = self._loop.call_later(
+                2 * self._interval + PATIENCE, self._tell, local, True
+            )
+        else:
+            del self._early[local]
 
     def _flush(self, group: str) -> None:
         self._timers.pop(group).cancel()
         change = self._gathered.pop(group)
+        change["steps"] = _join_steps(change["steps"])
         before = self._sending.get(group)
         task = self._loop.create_task(
             self._send(group, change, before), name=f"tell changes of {group[:50]}"
@@ -105,42 +148,64 @@ class Changes:
 
 
 class News:
-    """A change as it arrived, and what of it is news to whom.
+    """What one or several changes without a gap between them are to whom.
 
     Each member sees what happened after its own join, and never its own join.
     """
 
-    def __init__(self, group: ConnectionGroup, message: Message) -> None:
+    def __init__(
+        self,
+        group: ConnectionGroup,
+        message: Message,
+        previous: int,
+        revision: int,
+        count: int,
+        user_count: int,
+    ) -> None:
+        self.previous = previous
+        self.revision = revision
         self._group = group
-        self._message = message
-        self._joined = self._read("joined")
-        self._left = self._read("left")
-        self._first = min(revision for revision, _ in [*self._joined, *self._left])
-        self.change = self._since(0)
+        self._counts = count, user_count
+        self._joined = self._read(message["joined"])
+        self._updated = self._read(message["updated"])
+        self._left = self._read(message["left"])
+        self._change = self._since(previous)
 
     def tell(self, membership: Membership) -> None:
         """Put into a member's inbox what is news to it."""
-        if membership.revision < self._first:
-            membership.connection.tell(self.change)
-        elif membership.revision < self._message["revision"]:
+        if membership.revision <= self.previous:
+            membership.connection.tell(self._change)
+        elif membership.revision < self.revision:
             membership.connection.tell(self._since(membership.revision))
 
-    def _read(self, kind: str) -> list[tuple[int, Connection]]:
+    def _read(self, entries: list[Any]) -> list[tuple[int, Connection]]:
         public = self._group.manager.connection
         return [
             (revision, public(_unpack(*member), self._group))
-            for revision, *member in self._message[kind]
+            for revision, *member in entries
+            if self.previous < revision <= self.revision
         ]
 
     def _since(self, since: int) -> GroupChange:
-        return GroupChange(
-            self._group,
-            tuple(one for revision, one in self._joined if revision > since),
-            tuple(one for revision, one in self._left if revision > since),
-            self._message["count"],
-            self._message["user_count"],
-            self._message["revision"],
+        joined, updated, left = (
+            tuple(one for revision, one in told if revision > since)
+            for told in (self._joined, self._updated, self._left)
         )
+        latest = {connection.id: connection for connection in updated}
+        updated = tuple(latest.values())
+        counts = *self._counts, self.revision
+        return GroupChange(self._group, joined, left, *counts, updated, since)
+
+
+def _join_steps(steps: list[list[int]]) -> list[list[int]]:
+    """Return the changes in order, those without a gap between them as one."""
+    joined: list[list[int]] = []
+    for step in sorted(steps):
+        if joined and joined[-1][1] == step[0]:
+            joined[-1][1:] = step[1:]
+        else:
+            joined.append(step)
+    return joined
 
 
 def _has(entries: list[Any], id: str) -> bool:

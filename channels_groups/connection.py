@@ -47,6 +47,8 @@ class LocalConnection:
         #: Seconds since the epoch.
         self.connected_at = time.time()
         self.memberships: dict[str, Membership] = {}
+        #: What update_info() was given, for the groups that it has yet to enter.
+        self.updates: dict[str, Any] = {}
         #: The name of set_group()'s group.
         self.current: str | None = None
         #: Held while a set_group(), join_group() or leave_group() is under way.

@@ -7,7 +7,6 @@ consumer, ``class Chat(GroupConsumerMixin, WebsocketConsumer)`` for a sync one.
 from __future__ import annotations
 
 import inspect
-import json
 import logging
 from typing import Any
 
@@ -18,15 +17,13 @@ from channels.db import database_sync_to_async
 from . import names
 from .connection import LocalConnection, Message
 from .exceptions import GroupError, GroupRejected
+from .facts import check_info, check_user_id
 from .groups import Connection, ConnectionGroup, GroupChange
 from .manager import GroupManager, get_group_manager
 from .node import Node
 from .stores.base import Member
 
 logger = logging.getLogger("channels_groups")
-
-#: Bytes of JSON that a connection may tell about itself.
-MAX_INFO = 8 * 1024
 
 
 class _GroupConsumer:
@@ -96,7 +93,7 @@ class _GroupConsumer:
 
     @classmethod
     def _has_hooks(cls, mixin: type) -> bool:
-        hooks = ("group_join", "group_leave", "group_changed")
+        hooks = ("group_join", "group_leave", "group_update", "group_changed")
         return any(getattr(cls, name) is not getattr(mixin, name) for name in hooks)
 
     async def _set_group(
@@ -145,6 +142,8 @@ class _GroupConsumer:
         names.check_name(name)
         local.check_open()
         user_id, info = check_user_id(user_id), check_info(info)
+        if local.updates:
+            info = check_info({**info, **local.updates})
         member = Member(local.id, local.channel_name, user_id, info, local.connected_at)
         asking = manager.connection(member, self.group, local)
         group = await manager.aget_group(name, asking)
@@ -156,6 +155,15 @@ class _GroupConsumer:
         await self._node.join(local, group, user_id, info, limit, told)
         self._groups[group.name] = group
         return group
+
+    async def _update_info(self, info: dict[str, Any]) -> None:
+        local = self._connection
+        info = check_info(info, "update_info()")
+        self._node.check_free(local)
+        async with local.lock:
+            for group in self._groups.values():
+                self._node.check_may_wait(group)
+            await self._node.update(local, info)
 
     async def _leave(self, group: ConnectionGroup) -> None:
         del self._groups[group.name]
@@ -195,6 +203,17 @@ class AsyncGroupConsumerMixin(_GroupConsumer):
         """Leave a group; the group of set_group() as set_group(None) does."""
         await self._leave_group(name)
 
+    async def update_info(self, info: dict[str, Any]) -> None:
+        """Change what the other members see, in all groups of this connection.
+
+        The keys are merged into the info, as by dict.update(), and into that of the
+        groups entered later. Members are told of it as updated, not as a leave and a
+        join; if nothing changes, nobody is. Raise ConnectionClosed, and TypeError or
+        ValueError as get_group_info() is checked; then all stays as it was. While the
+        store is away it is remembered and made up for, as a leave is.
+        """
+        await self._update_info(info)
+
     def get_group_user_id(self) -> Any:
         """Return who this is, a str or None; may be overridden as async.
 
@@ -215,10 +234,17 @@ class AsyncGroupConsumerMixin(_GroupConsumer):
     async def group_leave(self, group: ConnectionGroup, connection: Connection) -> None:
         """Called when a member has left; for me too, while I am still open."""
 
+    async def group_update(
+        self, group: ConnectionGroup, connection: Connection
+    ) -> None:
+        """Called when a member's info has changed, mine too."""
+
     async def group_changed(self, change: GroupChange) -> None:
-        """Called with all that CHANGE_INTERVAL has gathered; calls the other two."""
+        """Called with all that CHANGE_INTERVAL has gathered; calls the other three."""
         for connection in change.joined:
             await self.group_join(change.group, connection)
+        for connection in change.updated:
+            await self.group_update(change.group, connection)
         for connection in change.left:
             await self.group_leave(change.group, connection)
 
@@ -230,6 +256,12 @@ class AsyncGroupConsumerMixin(_GroupConsumer):
             await self.set_group(message["name"])
         except GroupError as error:
             _log_refusal(self._connection, message, error)
+
+    async def groups_update_info(self, message: Message) -> None:
+        try:
+            await self.update_info(message["info"])
+        except (GroupError, ValueError) as error:
+            _log_no_update(self._connection, error)
 
     async def groups_frame(self, message: Message) -> None:
         """Send what a group sends, for a consumer that has no WebSocket."""
@@ -265,6 +297,10 @@ class GroupConsumerMixin(_GroupConsumer):
         """Leave a group; the group of set_group() as set_group(None) does."""
         async_to_sync(self._leave_group)(name)
 
+    def update_info(self, info: dict[str, Any]) -> None:
+        """Change what the other members see, in all groups of this connection."""
+        async_to_sync(self._update_info)(info)
+
     def get_group_user_id(self) -> str | None:
         """Return who this is: the primary key of an authenticated ``scope["user"]``."""
         return self._default_user_id()
@@ -279,10 +315,15 @@ class GroupConsumerMixin(_GroupConsumer):
     def group_leave(self, group: ConnectionGroup, connection: Connection) -> None:
         """Called when a member has left; for me too, while I am still open."""
 
+    def group_update(self, group: ConnectionGroup, connection: Connection) -> None:
+        """Called when a member's info has changed, mine too."""
+
     def group_changed(self, change: GroupChange) -> None:
-        """Called with all that CHANGE_INTERVAL has gathered; calls the other two."""
+        """Called with all that CHANGE_INTERVAL has gathered; calls the other three."""
         for connection in change.joined:
             self.group_join(change.group, connection)
+        for connection in change.updated:
+            self.group_update(change.group, connection)
         for connection in change.left:
             self.group_leave(change.group, connection)
 
@@ -295,66 +336,15 @@ class GroupConsumerMixin(_GroupConsumer):
         except GroupError as error:
             _log_refusal(self._connection, message, error)
 
+    def groups_update_info(self, message: Message) -> None:
+        try:
+            self.update_info(message["info"])
+        except (GroupError, ValueError) as error:
+            _log_no_update(self._connection, error)
+
     def _facts(self) -> tuple[Any, Any, bool]:
         has_hooks = self._has_hooks(GroupConsumerMixin)
         return self.get_group_user_id(), self.get_group_info(), has_hooks
-
-
-def check_user_id(user_id: Any) -> str | None:
-    """Return the user id.
-
-    Raise TypeError if it is neither a str nor None, ValueError if it is not encodable
-    (a lone surrogate).
-    """
-    if user_id is not None and not isinstance(user_id, str):
-        raise TypeError(
-            "get_group_user_id() must return a str or None, not "
-            f"{type(user_id).__name__}."
-        )
-    try:
-        (user_id or "").encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"get_group_user_id() must return valid Unicode: {error}."
-        ) from error
-    return user_id
-
-
-def check_info(info: Any) -> dict[str, Any]:
-    """Return info as it comes out of JSON.
-
-    Raise TypeError that names the key which is not JSON-serialisable, ValueError
-    if all of it is more than 8 KiB.
-    """
-    if not isinstance(info, dict):
-        raise TypeError(
-            f"get_group_info() must return a dict, not {type(info).__name__}."
-        )
-    if not info:
-        return info
-    try:
-        encoded = json.dumps(info, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise TypeError(
-            f"get_group_info() has under {_find_bad_key(info)!r} what is not "
-            f"JSON-serialisable: {error}"
-        ) from error
-    if len(encoded) > MAX_INFO:
-        raise ValueError(
-            f"get_group_info() has {len(encoded):,} bytes of JSON; at most "
-            f"{MAX_INFO:,} are allowed."
-        )
-    decoded: dict[str, Any] = json.loads(encoded)
-    return decoded
-
-
-def _find_bad_key(info: dict[Any, Any]) -> Any:
-    for key, value in info.items():
-        try:
-            json.dumps({key: value}, allow_nan=False)
-        except (TypeError, ValueError, RecursionError):
-            return key
-    return None
 
 
 async def _max_members(manager: GroupManager, group: ConnectionGroup) -> int | None:
@@ -371,4 +361,11 @@ def _log_refusal(
     logger.info(
         "Connection %s was asked into group %r, which was refused: %s",
         *(connection.id, message["name"], error),
+    )
+
+
+def _log_no_update(connection: LocalConnection, error: Exception) -> None:
+    logger.info(
+        "Connection %s was asked to update its info, and did not: %s",
+        *(connection.id, error),
     )

@@ -12,6 +12,7 @@ from asgiref.sync import async_to_sync
 from . import names
 from .connection import LocalConnection, Message
 from .exceptions import ConnectionClosed
+from .facts import check_info
 from .relay import BAD_MESSAGE, call_layer
 from .stores.base import Member
 
@@ -89,6 +90,18 @@ class ConnectionGroup:
 
     def get(self, id: str) -> Connection | None:
         return async_to_sync(self.aget)(id)
+
+    async def arevision(self) -> int:
+        """Return the revision of the last change, or 0 if no member is told of changes.
+
+        It is that of a GroupChange: who has seen that one has seen everything.
+        """
+        store = self.manager.store
+        [revision] = await store.revisions(store.shard(self.name), [self.name])
+        return revision
+
+    def revision(self) -> int:
+        return async_to_sync(self.arevision)()
 
     async def __aiter__(self) -> AsyncIterator[Connection]:
         """Iterate over the members, a page at a time.
@@ -289,6 +302,20 @@ class Connection:
     def set_group(self, name: str | None) -> None:
         async_to_sync(self.aset_group)(name)
 
+    async def aupdate_info(self, info: dict[str, Any]) -> None:
+        """Ask the connection's process to call update_info(), and return when asked.
+
+        TypeError or ValueError for bad info; what is wrong only together with the
+        rest is logged there. ConnectionClosed as in aset_group().
+        """
+        info = check_info(info, "update_info()")
+        if self._local and self._local.ended:
+            raise ConnectionClosed
+        await self._asend({"type": "groups.update_info", "info": info})
+
+    def update_info(self, info: dict[str, Any]) -> None:
+        async_to_sync(self.aupdate_info)(info)
+
     async def _asend(self, message: Message) -> None:
         layer = self._manager.channel_layer
         call = layer.send(self.channel_name, message)
@@ -313,19 +340,31 @@ class GroupChange:
     user_count: int
     #: Of the last change in it; grows for one group for ever.
     revision: int
+    #: Each once, as it is after the change, oneself too.
+    updated: tuple[Connection, ...] = ()
+    #: The revision of what this member was told before, or joined with. If it is
+    #: another one, something was not told: see ``ConnectionGroup.arevision()``.
+    previous: int = 0
 
     def merge(self, later: GroupChange) -> GroupChange | None:
-        """Return both changes in one, or None where the order would be lost."""
-        if later.group != self.group or not set(self.left).isdisjoint(later.joined):
+        """Return both changes in one, or None if they are not to be told as one.
+
+        That is where something is missing between them, or the order would be lost.
+        """
+        if later.group != self.group or later.previous != self.revision:
             return None
-        newer = later if later.revision > self.revision else self
+        if not set(self.left).isdisjoint(later.joined):
+            return None
+        before = tuple(one for one in self.updated if one not in later.updated)
         return GroupChange(
             self.group,
             self.joined + later.joined,
             self.left + later.left,
-            newer.count,
-            newer.user_count,
-            newer.revision,
+            later.count,
+            later.user_count,
+            later.revision,
+            before + later.updated,
+            self.previous,
         )
 
 

@@ -38,12 +38,18 @@ class Membership:
         self.silent = False
         #: The join on its way to the store.
         self.request: Request | None = None
+        #: The latest update on its way to the store.
+        self.update: Request | None = None
         #: What arrives between the wish to join and the store's answer.
         self._held: list[Callable[[], None]] = []
 
     @property
     def public(self) -> Connection:
-        return self.group.manager.connection(self.member, self.group, self.connection)
+        return self.show(self.member)
+
+    def show(self, member: Member) -> Connection:
+        """Return the public face of it, as it was or is."""
+        return self.group.manager.connection(member, self.group, self.connection)
 
     def deliver(self, action: Callable[[Any], None], argument: Any) -> None:
         """Do ``action(argument)`` if a member, later if it is still to be decided."""
@@ -91,6 +97,8 @@ class LocalGroup:
         self.members: dict[Membership, None] = {}
         #: How many of them the store has, by its answers.
         self.size = 0
+        #: The revision up to which members who are told have been; 0: there are none.
+        self.known = 0
         #: The node's channels are in the layer's groups.
         self.entered = False
         #: The layer's groups and the channels of this node that are to be in them.
@@ -104,6 +112,11 @@ class LocalGroup:
         members = (one.member for one in self.members if one.committed)
         first = next(members, None)
         return first is not None and first.user_id is not None
+
+    @property
+    def told(self) -> bool:
+        """Whether a member wants to be told of changes."""
+        return any(one.told for one in self.members)
 
     def write(self, frame: Message, exclude: frozenset[str]) -> None:
         """Send a frame to every member's client."""

@@ -13,6 +13,7 @@ from . import shutdown
 from .announcer import Announcer, check_not_announcing, check_not_awaited
 from .changes import Changes
 from .connection import LocalConnection, Message
+from .facts import check_info
 from .membership import Membership
 from .shard import Shard
 from .stores.base import Member
@@ -113,6 +114,21 @@ class Node:
         if membership is not None:
             await self._leave(membership, reason)
 
+    async def update(self, connection: LocalConnection, info: dict[str, Any]) -> None:
+        """Merge ``info`` into that of a connection in all of its groups.
+
+        Return when it is done, or remembered if it cannot be. Raise ConnectionClosed,
+        or ValueError if one would become too large; then none has changed.
+        """
+        connection.check_open()
+        updates = check_info({**connection.updates, **info}, "update_info()")
+        updated = [
+            (one, check_info({**one.member.info, **info}, "update_info()"))
+            for one in connection.memberships.values()
+        ]
+        connection.updates = updates
+        await asyncio.gather(*(self._update(*one) for one in updated))
+
     async def disconnect(self, connection: LocalConnection) -> None:
         """End a connection and its memberships, whatever happens to the caller."""
         ending = self._spawn(self._disconnect(connection), f"end {connection.id}")
@@ -134,6 +150,12 @@ class Node:
     async def _leave(self, membership: Membership, reason: str) -> None:
         shard = self._shard(membership.group)
         request = shard.leave(membership, reason)
+        if request is not None:
+            await shard.wait(request)
+
+    async def _update(self, membership: Membership, info: dict[str, Any]) -> None:
+        shard = self._shard(membership.group)
+        request = shard.update(membership, info)
         if request is not None:
             await shard.wait(request)
 

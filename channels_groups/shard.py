@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import signals
@@ -11,7 +12,7 @@ from .deadline import in_time
 from .exceptions import ConnectionClosed, GroupFull, StoreUnavailable
 from .membership import JOINED, JOINING, LEAVING, LocalGroup, Membership
 from .relay import TIMEOUT
-from .stores.base import Answer, Join, Leave, Loss
+from .stores.base import Answer, Join, Leave, Loss, Update
 from .writer import Request, Writer
 
 if TYPE_CHECKING:
@@ -64,11 +65,30 @@ class Shard:
         self._writer.submit(request)
         return request
 
+    def update(self, membership: Membership, info: dict[str, Any]) -> Request | None:
+        """Give a membership other info; return what to wait for, or None.
+
+        As a leave it is not lost while the store is away. Of those that wait for the
+        store meanwhile, the latest is written.
+        """
+        if membership.state is not JOINED or membership.member.info == info:
+            return None
+        membership.member = membership.member._replace(info=info)
+        waiting = membership.update
+        if waiting and not (waiting.sent or waiting.answered.done()):
+            waiting.operation = replace(waiting.operation, member=membership.member)
+            return waiting
+        update = Update(membership.group.name, membership.member, membership.told)
+        request = Request(update, membership, "", _waiting_for(membership))
+        membership.update = request
+        self._writer.submit(request)
+        return request
+
     async def wait(self, request: Request) -> None:
-        """Wait for a leave and its signals, but not for a store that is away."""
+        """Wait for an operation and its signals, but not for a store that is away."""
         if await request.wait(TIMEOUT):
             await asyncio.shield(request.announced)
-        else:
+        elif isinstance(request.operation, Leave):
             request.membership.silence()
 
     async def close(self) -> None:
@@ -85,8 +105,10 @@ class Shard:
         membership = request.membership
         if isinstance(request.operation, Leave) or answer.outcome == "full":
             self.forget(membership)
+        elif isinstance(request.operation, Update):
+            pass  # The membership has it already.
         elif membership.state is JOINING:
-            membership.admit(answer.revision)
+            self._admit(membership, answer.revision)
         else:
             membership.committed = True
             membership.revision = answer.revision
@@ -95,6 +117,8 @@ class Shard:
             request.finish()
         elif isinstance(request.operation, Join):
             self._tell_of_join(request, answer)
+        elif isinstance(request.operation, Update):
+            self._tell_of_update(request, answer)
         else:
             self._tell_of_leave(request, answer)
 
@@ -104,6 +128,8 @@ class Shard:
         group = self.groups.get(membership.group.name)
         if group and membership in group.members:
             del group.members[membership]
+            if membership.told and not group.told:
+                self.node.changes.forget(group)
             if not group.members:
                 self._writer.leave_layer(group)
 
@@ -119,6 +145,12 @@ class Shard:
             self.node.changes.add("left", loss.group, loss.member, answer)
 
     # Joining
+
+    def _admit(self, membership: Membership, revision: int) -> None:
+        group = self.groups[membership.group.name]
+        membership.admit(revision)
+        if membership.told and not group.known:
+            self.node.changes.begin(group, revision)
 
     async def _join(self, membership: Membership, limit: int | None) -> Answer:
         name = membership.group.name
@@ -163,11 +195,22 @@ class Shard:
     def _tell_of_join(self, request: Request, answer: Answer) -> None:
         membership = request.membership
         group = membership.group
-        join = {"connection": membership.public, **_counts(answer)}
+        connection = membership.show(request.operation.member)
+        join = {"connection": connection, **_counts(answer)}
         fired = [(signals.group_join, join)]
         self._announce(group, fired, answer, request.announced, request.waiting)
         if answer.told:
-            self.node.changes.add("joined", group.name, membership.member, answer)
+            member = request.operation.member
+            self.node.changes.add("joined", group.name, member, answer)
+
+    def _tell_of_update(self, request: Request, answer: Answer) -> None:
+        membership, member = request.membership, request.operation.member
+        group = membership.group
+        update = {"connection": membership.show(member), **_counts(answer)}
+        fired = [(signals.group_update, update)]
+        self._announce(group, fired, answer, request.announced, request.waiting)
+        if answer.told:
+            self.node.changes.add("updated", group.name, member, answer)
 
     def _tell_of_leave(self, request: Request, answer: Answer) -> None:
         membership = request.membership

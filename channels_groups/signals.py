@@ -22,6 +22,10 @@ group_join = Signal()
 #: ``"disconnected"`` (it ended) or ``"lost"`` (its process died).
 group_leave = Signal()
 
+#: Arguments ``group``, ``connection``, ``count``, ``user_count``, ``revision``.
+#: A member's info has changed, by ``update_info()``.
+group_update = Signal()
+
 #: Arguments ``group``, ``revision``.
 #: The last member is gone. Comes after that member's leave.
 group_destroyed = Signal()

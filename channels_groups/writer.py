@@ -294,8 +294,8 @@ class Writer:
 
     def _is_doubtful(self, request: Request, answer: Answer) -> bool:
         """Return whether the store has lost a membership that it had answered for."""
-        is_leave = isinstance(request.operation, Leave)
-        is_missing = is_leave and answer.outcome == "unchanged"
+        is_join = isinstance(request.operation, Join)
+        is_missing = not is_join and answer.outcome == "unchanged"
         return is_missing and request.membership.committed and not request.audited
 
     async def _audit(self, requests: list[Request]) -> None:

@@ -9,7 +9,7 @@ ROOT = Path(channels_groups.__file__).parent
 
 #: From the bottom to the top. A module imports from its own level and below.
 LEVELS = [
-    ["conf", "deadline", "exceptions", "names", "signals"],
+    ["conf", "deadline", "exceptions", "facts", "names", "signals"],
     ["stores"],
     ["connection", "lease", "receiver", "relay"],
     [

@@ -20,10 +20,12 @@ CONSUMER = {
     "set_group": "(name)",
     "join_group": "(name)",
     "leave_group": "(name)",
+    "update_info": "(info)",
     "get_group_user_id": "()",
     "get_group_info": "()",
     "group_join": "(group, connection)",
     "group_leave": "(group, connection)",
+    "group_update": "(group, connection)",
     "group_changed": "(change)",
 }
 GROUP = {
@@ -31,6 +33,7 @@ GROUP = {
     "user_count": "()",
     "users": "()",
     "exists": "()",
+    "revision": "()",
     "get": "(id)",
     "send": "(text_data=None, bytes_data=None, *, exclude=())",
     "send_json": "(content, *, exclude=())",
@@ -43,6 +46,7 @@ CONNECTION = {
     "send_event": "(message)",
     "close": "(code=None, reason=None)",
     "set_group": "(name)",
+    "update_info": "(info)",
 }
 MANAGER = {
     "group_count": "()",
@@ -50,7 +54,10 @@ MANAGER = {
     "groups": "(prefix='')",
     "close_all": "(code=None, reason=None, local=False)",
 }
-SIGNALS = ["group_created", "group_join", "group_leave", "group_destroyed"]
+SIGNALS = [
+    *("group_created", "group_join", "group_leave", "group_destroyed"),
+    "group_update",
+]
 
 
 def signature(function):
@@ -108,7 +115,7 @@ def test_a_connection_tells_who_it_is():
 
 def test_a_change():
     assert signature(groups.GroupChange) == (
-        "(group, joined, left, count, user_count, revision)"
+        "(group, joined, left, count, user_count, revision, updated=(), previous=0)"
     )
 
 

@@ -14,9 +14,13 @@ SPECIAL = {"__aiter__": "__iter__"}
 TWINS = {
     ConnectionGroup: {
         *("acount", "auser_count", "ausers", "aexists", "aget", "__aiter__"),
+        "arevision",
         *("asend", "asend_json", "asend_event", "aclose_all"),
     },
-    Connection: {"asend", "asend_json", "asend_event", "aclose", "aset_group"},
+    Connection: {
+        *("asend", "asend_json", "asend_event", "aclose"),
+        *("aset_group", "aupdate_info"),
+    },
     GroupManager: {
         *("aget_group", "agroups", "agroup_count", "amembership_count", "aclose_all"),
     },
@@ -61,15 +65,15 @@ def test_async_methods_alone_begin_with_an_a(cls):
 
 CONSUMER = {
     *("group_manager", "group", "group_name", "connection", "joined_groups"),
-    *("set_group", "join_group", "leave_group"),
+    *("set_group", "join_group", "leave_group", "update_info"),
     *("get_group_user_id", "get_group_info"),
-    *("group_join", "group_leave", "group_changed"),
+    *("group_join", "group_leave", "group_update", "group_changed"),
 }
 #: Handlers of the library's own messages.
-HANDLERS = {"groups_change", "groups_set_group"}
+HANDLERS = {"groups_change", "groups_set_group", "groups_update_info"}
 COROUTINES = {
-    *("set_group", "join_group", "leave_group"),
-    *("group_join", "group_leave", "group_changed"),
+    *("set_group", "join_group", "leave_group", "update_info"),
+    *("group_join", "group_leave", "group_update", "group_changed"),
 }
 
 
@@ -106,6 +110,7 @@ SIGNATURES = {
     (Connection, "send"): "(text_data=None, bytes_data=None)",
     (Connection, "close"): "(code=None, reason=None)",
     (Connection, "set_group"): "(name)",
+    (Connection, "update_info"): "(info)",
     (GroupManager, "groups"): "(prefix='')",
     (GroupManager, "get_group"): "(name, connection)",
     (GroupManager, "max_members"): "(group)",

@@ -36,6 +36,7 @@ class Client(WebsocketCommunicator):
         self.changes = []
         self.joined = []
         self.left = []
+        self.updated = []
         self.ended = []
         self._todo = deque()
         super().__init__(self._run, "/")
@@ -193,6 +194,9 @@ class AsyncToldChat(AsyncChat):
     async def group_leave(self, group, connection):
         self.scope["client"].left.append((group.name, connection))
 
+    async def group_update(self, group, connection):
+        self.scope["client"].updated.append((group.name, connection))
+
 
 class SyncToldChat(SyncChat):
     def group_changed(self, change):
@@ -204,3 +208,6 @@ class SyncToldChat(SyncChat):
 
     def group_leave(self, group, connection):
         self.scope["client"].left.append((group.name, connection))
+
+    def group_update(self, group, connection):
+        self.scope["client"].updated.append((group.name, connection))

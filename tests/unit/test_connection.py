@@ -207,26 +207,35 @@ async def test_an_ended_connection_takes_nothing_in(connection):
 # Changes in the inbox
 
 
-def change(joined=(), left=(), revision=1, name="room"):
+def change(joined=(), left=(), revision=1, name="room", updated=(), previous=None):
     group = get_group_manager().group(name)
-    return GroupChange(group, tuple(joined), tuple(left), revision, 0, revision)
+    counts = revision, 0, revision
+    previous = revision - 1 if previous is None else previous
+    about = tuple(joined), tuple(left), *counts, tuple(updated), previous
+    return GroupChange(group, *about)
 
 
 async def test_changes_that_wait_are_merged(connection):
     connection.tell(change(["a"], revision=1))
-    connection.tell(change(["b"], ["a"], revision=2))
+    connection.tell(change(["b"], ["a"], revision=2, updated=["x", "y"]))
+    connection.tell(change(updated=["x", "b"], revision=3))
     connection.put({"type": "note"})
-    connection.tell(change(["c"], revision=3))
+    connection.tell(change(["c"], revision=4))
     first, note, second = [await connection.receive() for _ in range(3)]
-    assert first["change"] == change(["a", "b"], ["a"], revision=2)
+    merged = change(["a", "b"], ["a"], 3, updated=["y", "x", "b"], previous=0)
+    assert first["change"] == merged
     assert note["type"] == "note"
-    assert second["change"] == change(["c"], revision=3)
+    assert second["change"] == change(["c"], revision=4)
 
 
-@pytest.mark.parametrize("joined, name", [("x", "other"), ("a", "room")])
-async def test_what_would_lose_its_order_is_not_merged(connection, joined, name):
-    """That is another group, and one who left and comes back."""
-    later = change([joined], revision=5, name=name)
+@pytest.mark.parametrize(
+    "joined, name, revision", [("x", "other", 2), ("a", "room", 2), ("x", "room", 3)]
+)
+async def test_what_would_lose_its_order_is_not_merged(
+    connection, joined, name, revision
+):
+    """That is another group, one who left and comes back, and a gap."""
+    later = change([joined], revision=revision, name=name)
     connection.tell(change([], ["a"], revision=1))
     connection.tell(later)
     assert (await connection.receive())["change"].left == ("a",)
