@@ -160,13 +160,33 @@ class Renewal(NamedTuple):
     "emptied", the store lost its data and wants it back from the living;
     epoch: names the store's present data; overdue: the nodes that may be evicted;
     reconnected: the connection was lost since the last renewal, and perhaps the
-    others', who then need the time to renew: nobody is reported as overdue.
+    others', who then need the time to renew: nobody is reported as overdue;
+    watchers: the channels that want to hear of every event, see watch().
     """
 
     state: str
     epoch: str
     overdue: list[str]
     reconnected: bool = False
+    watchers: Sequence[str] = ()
+
+
+class Disagreement(NamedTuple):
+    """Something that two of the store's books say differently: a sentence, and of
+    which group and node it is, as far as it is of one.
+    """
+
+    what: str
+    shard: int = 0
+    group: str | None = None
+    node: str | None = None
+
+
+class Findings(NamedTuple):
+    """A page of verify(): how many entries were compared, and what disagrees."""
+
+    checked: int
+    disagreements: list[Disagreement]
 
 
 class LeaseLost(GroupError):
@@ -367,3 +387,23 @@ class BaseStore(ABC):
     @abstractmethod
     async def nodes(self) -> list[NodeState]:
         """Return every node that has a lease, also one that has run out."""
+
+    # For whoever operates it
+
+    @abstractmethod
+    async def watch(self, channel: str, seconds: float) -> None:
+        """Let the renewals of the next so many seconds name ``channel`` as a watcher.
+
+        0 ends it. Nodes then send their events there, see watch.py.
+        """
+
+    @abstractmethod
+    async def verify(self, cursor: Any, mend: bool = False) -> tuple[Findings, Any]:
+        """Compare a page of the store's books, and return the next cursor as well.
+
+        None begins, and ends. Nothing is reported that a change under way explains.
+        With ``mend`` the books are made to say what the members' records say, and
+        what no living node owns is given to eviction or deleted; should a living
+        node hold something else, its renewal finds that out. Raise StoreRebuilding
+        while the living write back what was lost.
+        """

@@ -7,14 +7,16 @@ import time
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Callable, Iterator, Mapping, Sequence
 
 from .base import (
     PAGE,
     Answer,
     BaseStore,
+    Disagreement,
     Entry,
     Eviction,
+    Findings,
     Holdings,
     Incarnation,
     Join,
@@ -75,6 +77,8 @@ class MemoryStore(BaseStore):
         self._revision = 0
         self._nodes: dict[str, _Node] = {}
         self._groups: dict[str, _Group] = {}
+        #: channel -> until when it wants to hear of every event
+        self._watchers: dict[str, float] = {}
 
     def shard(self, group: str) -> int:
         return 0
@@ -105,7 +109,9 @@ class MemoryStore(BaseStore):
             else:
                 state = "lost"
             overdue = sorted(one for one in self._expired() if one != node.id)
-            return Renewal(state, self._epoch, overdue)
+            now = self._clock()
+            watchers = [one for one, until in self._watchers.items() if until > now]
+            return Renewal(state, self._epoch, overdue, watchers=watchers)
 
     async def commit(
         self,
@@ -231,7 +237,40 @@ class MemoryStore(BaseStore):
                 for id, node in self._nodes.items()
             ]
 
+    # For whoever operates it
+
+    async def watch(self, channel: str, seconds: float) -> None:
+        with self._lock:
+            now = self._clock()
+            watchers = {**self._watchers, channel: now + seconds}
+            watching = {one: until for one, until in watchers.items() if until > now}
+            self._watchers = watching
+
+    async def verify(self, cursor: Any, mend: bool = False) -> tuple[Findings, Any]:
+        with self._lock:
+            found = [
+                Disagreement(what, 0, name)
+                for name, group in list(self._groups.items())
+                for what in self._verify(name, group, mend)
+            ]
+            return Findings(len(self._groups), found), None
+
     # With the lock held
+
+    def _verify(self, name: str, group: _Group, mend: bool) -> Iterator[str]:
+        right = _Group(group.nodes, revision=group.revision)
+        for entries in group.nodes.values():
+            for member, told in entries.values():
+                right.add(member, told, 1)
+        if group != right:
+            yield f"It counts {group.count} members and has {right.count}."
+            if mend:
+                self._groups[name] = right
+        for id, node in [(id, self._nodes.get(id)) for id in group.nodes]:
+            if node and name not in node.groups:
+                yield "A process has members in it and does not list it as its own."
+                if mend:
+                    node.groups[name] = []
 
     def _expired(self) -> set[str]:
         now = self._clock()

@@ -29,6 +29,7 @@ from .base import (
     BaseStore,
     Entry,
     Eviction,
+    Findings,
     Holdings,
     Incarnation,
     LeaseLost,
@@ -40,7 +41,8 @@ from .base import (
     StoreRebuilding,
 )
 from .records import Records
-from .scripts import Script, load
+from .scripts import Script, glob, load
+from .verify import Verification
 
 logger = logging.getLogger("channels_groups")
 
@@ -98,7 +100,7 @@ class RedisStore(BaseStore):
     ) -> Renewal:
         keys = self._keys(
             *("leases", "epoch", "rebuilding", "void", "index", "sizes", "channels"),
-            *("run", f"node:{node.id}", f"answer:{node.id}"),
+            *("run", f"node:{node.id}", f"answer:{node.id}", "watchers"),
         )
         patience = renewal * PATIENCE
         args = [node.id, epoch, lease, patience, uuid.uuid4().hex, self._rebuild]
@@ -108,11 +110,13 @@ class RedisStore(BaseStore):
         args += [holdings.sequence, holdings.size, _pack(audit), holdings.connections]
         answer = await self._run(shard, RENEW, keys, args)
         state, epoch = answer[0].decode(), answer[1].decode()
+        watchers = [channel.decode() for channel in answer[3]]
         if not answer[2]:
             await self._drop_idle(shard)
             await self._subscribe(shard, node)
-            return Renewal(state, epoch, [], reconnected=True)
-        return Renewal(state, epoch, [other.decode() for other in answer[3:]])
+            return Renewal(state, epoch, [], True, watchers)
+        overdue = [other.decode() for other in answer[4:]]
+        return Renewal(state, epoch, overdue, False, watchers)
 
     async def commit(
         self,
@@ -235,7 +239,7 @@ class RedisStore(BaseStore):
     ) -> tuple[list[tuple[str, int]], Any]:
         shard, position = cursor or (0, 0)
         if prefix:
-            args = [_glob(prefix), position, PAGE]
+            args = [glob(prefix), position, PAGE]
             keys = self._keys("index", "leases")
             position, page = await self._read(shard, GROUPS, keys, args)
             position, groups = int(position), _counts(page)
@@ -280,6 +284,20 @@ class RedisStore(BaseStore):
             )
         ]
 
+    # For whoever operates it
+
+    async def watch(self, channel: str, seconds: float) -> None:
+        keys = self._keys("watchers")
+        for shard in range(self.shards):
+            await self._read(shard, WATCH, keys, [channel, seconds])
+
+    async def verify(self, cursor: Any, mend: bool = False) -> tuple[Findings, Any]:
+        self.attach()
+        try:
+            return await Verification(self, mend).page(cursor)
+        finally:
+            await self.detach()
+
     # Below
 
     #: channels_redis.core's prefix where commits write its groups, else "".
@@ -296,10 +314,14 @@ class RedisStore(BaseStore):
     async def _scan(
         self, shard: int, key: str, cursor: int, size: int = PAGE
     ) -> tuple[int, Any]:
+        page = self.client(shard).hscan(key, cursor, count=size)
+        answer: tuple[int, Any] = await self._ask(page)
+        return answer
+
+    async def _ask(self, call: Awaitable[Any]) -> Any:
+        """Await a client's answer, with not too many at once."""
         async with self._reading():
-            page = self.client(shard).hscan(key, cursor, count=size)
-            answer: tuple[int, Any] = await self._in_time(page)
-            return answer
+            return await self._in_time(call)
 
     async def _read(
         self, shard: int, script: Script, keys: list[str], args: list[Any]
@@ -477,11 +499,6 @@ def _pack(value: Any) -> bytes:
     return packed
 
 
-def _glob(prefix: str) -> str:
-    """Return a pattern of Redis for names that begin so."""
-    return "".join("\\" + char if char in "*?[]^\\" else char for char in prefix) + "*"
-
-
 def _hash(name: str, shards: int) -> int:
     """Spread names over shards as channels_redis does (utils._consistent_hash)."""
     from channels_redis.utils import _consistent_hash
@@ -505,3 +522,4 @@ RENEW = load("renew")
 REVISIONS = load("revisions")
 TOTALS = load("totals")
 USERS = load("users")
+WATCH = load("watch")

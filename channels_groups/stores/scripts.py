@@ -31,3 +31,8 @@ def load(name: str) -> Script:
     folder = resources.files(__package__) / "lua"
     parts = [folder / "common.lua", folder / f"{name}.lua"]
     return Script("\n".join(part.read_text() for part in parts))
+
+
+def glob(prefix: str) -> str:
+    """Return a pattern of Redis for names that begin so."""
+    return "".join("\\" + char if char in "*?[]^\\" else char for char in prefix) + "*"

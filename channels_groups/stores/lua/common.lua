@@ -17,6 +17,7 @@
 --   rebuilding       set while the living nodes write back what was lost; 'restarted':
 --                    while they look if anything was
 --   run              the server's name for its present run
+--   watchers         ZSET channel that wants to hear of every event -> until when
 --   void             set while there is data of an earlier epoch to be wiped
 
 local prefix = ARGV[1]

@@ -1,16 +1,17 @@
 -- Put off the end of a node's lease and report the nodes that may be evicted.
 -- KEYS: leases, epoch, rebuilding, void, index, sizes, channels, run, node:<n>,
---       answer:<n>
+--       answer:<n>, watchers
 -- ARGV: prefix, node, epoch that the node knows, lease (seconds), seconds without a
 --       renewal after which a node with no connection may be evicted,
 --       a name for a new epoch, milliseconds that rebuilding takes,
 --       the last sequence number that was answered, the node's memberships,
 --       some of its groups (msgpack of group -> {its members there, 1 with users}),
 --       the node's connections
--- Returns {state, epoch, 1 if the node's subscription is there, node, node, ...}.
+-- Returns {state, epoch, 1 if the node's subscription is there, {channel, ...} of those
+--   who want to hear of every event, node, node, ...}.
 
 local leases, epoch_key, rebuilding, void, index, sizes, channels, run = unpack(KEYS)
-local node_groups, answered = unpack(KEYS, 9)
+local node_groups, answered, watchers = unpack(KEYS, 9)
 local node, known, lease, patience, new, rebuild, sequence, size, audit, connections =
   unpack(ARGV, 2)
 lease, patience = tonumber(lease), tonumber(patience)
@@ -77,7 +78,8 @@ else
   state = 'lost'
 end
 
-local answer = {state, epoch, connected and 1 or 0}
+local watching = call('ZRANGEBYSCORE', watchers, time, '+inf')
+local answer = {state, epoch, connected and 1 or 0, watching}
 local silent = call('ZRANGEBYSCORE', leases, '-inf', time + lease - patience, 'WITHSCORES')
 for i = 1, #silent, 2 do
   local other = silent[i]

@@ -1,0 +1,186 @@
+-- Compare what some keys say with what others say, and mend what disagrees.
+-- KEYS: leases, index, sizes, channels, told, rebuilding, void
+-- ARGV: prefix, layer ('' or channels_redis.core's prefix), group_expiry,
+--       mend ('1' or ''), how many records may be read, then what to look at:
+--       kind, name, kind, name, ...
+-- Kinds: 'group'; 'node'; 'told', a group in that key; the prefixes of the keys of a group or node, with the rest
+-- of a key that was found; 'layer', a group of the layer.
+-- Returns {'rebuilding'}, or {'ok', how many of them were looked at,
+-- {{what, group, node, first number, second number}, ...}}. The members' records count
+-- as true; whether they are what the living nodes hold is found out by their renewals.
+
+local leases, index, sizes, channels, told_groups, rebuilding, void = unpack(KEYS)
+local layer, group_expiry, mend, limit = ARGV[2], ARGV[3], ARGV[4] ~= '', tonumber(ARGV[5])
+local found, read = {}, 0
+
+if call('EXISTS', rebuilding, void) > 0 then return {'rebuilding'} end
+
+-- Note a disagreement; return whether to mend it.
+local function differs(what, group, node, one, two)
+  found[#found + 1] = {what, group, node, tostring(one or 0), tostring(two or 0)}
+  return mend
+end
+
+local function is_alive(node)
+  local deadline = call('ZSCORE', leases, node)
+  return deadline and tonumber(deadline) > now()
+end
+
+local function look_at_node_in_group(group, node, told)
+  local size = call('HLEN', members_key(group, node))
+  local node_groups = prefix .. 'node:' .. node
+  if size == 0 then
+    if differs('empty', group, node) then
+      call('HDEL', prefix .. 'nodes:' .. group, node)
+      call('HDEL', node_groups, group)
+    end
+    return 0
+  end
+  if not call('ZSCORE', leases, node) and differs('leaseless', group, node) then
+    call('ZADD', leases, 0, node) -- Let it be evicted.
+  end
+  local entries = call('HGET', node_groups, group)
+  if not entries then
+    if differs('unlisted', group, node) then
+      call('HSET', node_groups, group, cmsgpack.pack({}))
+    end
+  elseif layer ~= '' and is_alive(node) then
+    for _, entry in ipairs(cmsgpack.unpack(entries)) do
+      if entry[3] == 1 and not call('ZSCORE', layer .. ':group:' .. entry[1], entry[2])
+        and differs('deaf', group, node) then
+        enter_layer(layer, {entry}, now(), group_expiry)
+      end
+    end
+  end
+  local right = math.min(math.max(told, 0), size)
+  if told ~= right and differs('told', group, node, told, size) then
+    call('HSET', prefix .. 'nodes:' .. group, node, right)
+  end
+  return size
+end
+
+local function look_at_users(group, nodes)
+  local key, users = prefix .. 'users:' .. group, {}
+  for i = 1, #nodes, 2 do
+    for _, record in ipairs(call('HVALS', members_key(group, nodes[i]))) do
+      local user = user_of(record)
+      if user then users[user] = (users[user] or 0) + 1 end
+    end
+  end
+  local expected, agree = 0, true
+  for user, connections in pairs(users) do
+    expected = expected + 1
+    agree = agree and tonumber(call('HGET', key, user) or 0) == connections
+  end
+  local written = call('HLEN', key)
+  if agree and written == expected then return end
+  if differs('users', group, '', written, expected) then
+    call('DEL', key)
+    for user, connections in pairs(users) do call('HSET', key, user, connections) end
+  end
+end
+
+local function look_at_group(group)
+  local nodes = call('HGETALL', prefix .. 'nodes:' .. group)
+  local total = 0
+  for i = 1, #nodes, 2 do
+    total = total + look_at_node_in_group(group, nodes[i], tonumber(nodes[i + 1]))
+  end
+  local count = tonumber(call('ZSCORE', index, group) or 0)
+  if count ~= total and differs('count', group, '', count, total) then
+    if total > 0 then
+      call('ZADD', index, total, group)
+    else
+      call('ZREM', index, group)
+    end
+  end
+  -- Of a larger group the users are compared in pages, and mended when asked alone.
+  if total <= limit or (mend and #ARGV == 7) then
+    look_at_users(group, nodes)
+    read = read + total
+  end
+end
+
+local function look_at_node(node)
+  local key = prefix .. 'node:' .. node
+  if call('EXISTS', key) == 1 and not call('ZSCORE', leases, node)
+    and differs('leaseless', '', node) then
+    call('ZADD', leases, 0, node)
+  end
+  -- As the users of a larger group.
+  if call('HLEN', key) > limit and not (mend and #ARGV == 7) then return end
+  local groups, total = call('HKEYS', key), 0
+  for _, group in ipairs(groups) do
+    local size = call('HLEN', members_key(group, node))
+    if size == 0 and differs('empty', group, node) then
+      call('HDEL', key, group)
+      call('HDEL', prefix .. 'nodes:' .. group, node)
+    end
+    total = total + size
+  end
+  read = read + #groups
+  local size = tonumber(call('HGET', sizes, node) or 0)
+  if size ~= total and differs('size', '', node, size, total) then
+    call('HSET', sizes, node, total)
+  end
+end
+
+local look = {
+  group = look_at_group,
+  node = look_at_node,
+  nodes = function(group)
+    if not call('ZSCORE', index, group) then look_at_group(group) end
+  end,
+  users = function(group)
+    local key = prefix .. 'users:' .. group
+    if call('EXISTS', prefix .. 'nodes:' .. group) == 0 and call('EXISTS', key) == 1
+      and differs('stray', group, '') then
+      call('DEL', key)
+    end
+  end,
+  members = function(rest)
+    local group, node = string.match(rest, '^(.*):([^:]*)$')
+    local key = prefix .. 'members:' .. rest
+    if call('HEXISTS', prefix .. 'nodes:' .. group, node) == 1
+      or call('EXISTS', key) == 0 or not differs('unknown', group, node) then
+      return
+    end
+    if not call('ZSCORE', leases, node) then
+      call('DEL', key)
+      return
+    end
+    call('HSET', prefix .. 'nodes:' .. group, node, call('HLEN', key))
+    look_at_group(group)
+    look_at_node(node)
+  end,
+  answer = function(node)
+    local key = prefix .. 'answer:' .. node
+    if not call('ZSCORE', leases, node) and call('TTL', key) == -1
+      and differs('stray', '', node) then
+      call('EXPIRE', key, 600)
+    end
+  end,
+  told = function(group)
+    if told_in(group) == 0 and differs('stray', group, '') then
+      call('ZREM', told_groups, group)
+    end
+  end,
+  layer = function(name)
+    local known = {}
+    for _, channel in ipairs(call('HVALS', channels)) do known[channel] = true end
+    local key = layer .. ':group:' .. name
+    for _, channel in ipairs(call('ZRANGE', key, 0, -1)) do
+      if not known[channel] and differs('dead', name, channel) then
+        call('ZREM', key, channel)
+      end
+    end
+  end,
+}
+
+local done = 0
+for i = 6, #ARGV, 2 do
+  if read > limit then break end
+  look[ARGV[i]](ARGV[i + 1])
+  done = done + 1
+end
+return {'ok', done, found}

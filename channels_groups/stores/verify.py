@@ -1,0 +1,221 @@
+"""Comparing the books of a Redis store, a page at a time.
+
+Each page is compared in scripts that read a limited number of records, so nobody
+waits for it; within one, nothing changes. What is too large for a script is summed
+up in pages, again and again while it changes, and counts as a disagreement if it
+is off by the same each time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Iterable, Iterator
+
+from .base import PAGE, Disagreement, Findings, StoreRebuilding
+from .scripts import glob, load
+
+if TYPE_CHECKING:
+    from .redis import RedisStore
+
+#: Records that one script reads.
+LIMIT = 2000
+#: Subjects of one script.
+SUBJECTS = 100
+#: How often what changes meanwhile is summed up.
+ATTEMPTS = 3
+
+#: The keys that verify.lua compares the others with.
+BOOKS = ("leases", "index", "sizes", "channels", "told", "rebuilding", "void")
+
+#: The kinds of keys that SCAN finds and verify.lua looks at.
+KINDS = ("nodes", "users", "members", "answer", "node")
+
+#: What verify.lua finds; 0 and 1 are its numbers.
+SENTENCES = {
+    "count": "The index counts {0} members, the processes have {1}.",
+    "users": "Its users are counted wrongly ({0} are listed, {1} are there).",
+    "told": "A process counts {0} of its {1} members as wanting to be told.",
+    "empty": "It is listed for a process that has no members in it.",
+    "unlisted": "A process has members in it and does not list it as its own.",
+    "unknown": "A process has members in it that nothing counts.",
+    "leaseless": "A process without a lease has members.",
+    "size": "A process counts {0} memberships of its own, its groups have {1}.",
+    "deaf": "A process with members in it is not in the layer's group.",
+    "dead": "A channel of no process is in the layer's group.",
+    "stray": "Something of it is left over.",
+}
+
+Subject = tuple[str, str]
+
+
+class Verification:
+    """One page of RedisStore.verify(): what it looks at depends on the cursor."""
+
+    def __init__(self, store: RedisStore, mend: bool) -> None:
+        self._store = store
+        self._mend = mend
+        self._found: list[Disagreement] = []
+
+    async def page(self, cursor: Any) -> tuple[Findings, Any]:
+        """Return the findings of a page and the next cursor: (shard, step, place)."""
+        shard, step, place = cursor or (0, 0, 0)
+        steps = (self._keys, self._index, self._told, self._nodes, self._layer)
+        subjects, place = await steps[step](shard, place)
+        await self._look(shard, subjects)
+        findings = Findings(len(subjects), self._found)
+        if place:
+            return findings, (shard, step, place)
+        if step + 1 < len(steps):
+            return findings, (shard, step + 1, 0)
+        return findings, (shard + 1, 0, 0) if shard + 1 < self._store.shards else None
+
+    # What there is to look at, a page at a time
+
+    async def _keys(self, shard: int, place: int) -> tuple[list[Subject], int]:
+        prefix = self._store.prefix
+        place, keys = await self._find(shard, place, prefix)
+        subjects = [tuple(key[len(prefix) :].split(":", 1)) for key in keys]
+        return [one for one in subjects if len(one) == 2 and one[0] in KINDS], place
+
+    async def _index(self, shard: int, place: int) -> tuple[list[Subject], int]:
+        client, key = self._store.client(shard), f"{self._store.prefix}index"
+        place, page = await self._ask(client.zscan(key, place, count=PAGE))
+        for group, count in page:
+            if count > LIMIT:
+                await self._look_at_large_group(shard, group.decode())
+        return [("group", group.decode()) for group, _ in page], place
+
+    async def _told(self, shard: int, place: int) -> tuple[list[Subject], int]:
+        client, key = self._store.client(shard), f"{self._store.prefix}told"
+        place, page = await self._ask(client.zscan(key, place, count=PAGE))
+        return [("told", group.decode()) for group, _ in page], place
+
+    async def _nodes(self, shard: int, place: int) -> tuple[list[Subject], int]:
+        client, prefix = self._store.client(shard), self._store.prefix
+        place, page = await self._ask(client.zscan(f"{prefix}leases", place))
+        nodes = [node.decode() for node, _ in page]
+        for node in nodes:
+            if await self._ask(client.hlen(f"{prefix}node:{node}")) > LIMIT:
+                await self._look_at_large_node(shard, node)
+        return [("node", node) for node in nodes], place
+
+    async def _layer(self, shard: int, place: int) -> tuple[list[Subject], int]:
+        """Look at the library's own groups in the layer, where they are in Redis."""
+        if not self._store._layer_prefix:
+            return [], 0
+        prefix = f"{self._store._layer_prefix}:group:"
+        place, keys = await self._find(shard, place, f"{prefix}groups.")
+        return [("layer", key[len(prefix) :]) for key in keys], place
+
+    async def _find(self, shard: int, place: int, prefix: str) -> tuple[int, list[str]]:
+        client = self._store.client(shard)
+        call = client.scan(place, match=glob(prefix), count=PAGE)
+        place, keys = await self._ask(call)
+        return place, [key.decode() for key in keys]
+
+    # Looking at it
+
+    async def _look(self, shard: int, subjects: list[Subject]) -> None:
+        while subjects:
+            done = await self._run(shard, subjects[:SUBJECTS], self._mend)
+            subjects = subjects[done:]
+
+    async def _run(self, shard: int, subjects: list[Subject], mend: bool) -> int:
+        store = self._store
+        keys = [store.prefix + name for name in BOOKS]
+        args = [store._layer_prefix, store._group_expiry, "1" if mend else "", LIMIT]
+        args += [part for subject in subjects for part in subject]
+        answer = await store._read(shard, VERIFY, keys, args)
+        if answer[0] == b"rebuilding":
+            raise StoreRebuilding
+        for what, *about, one, two in answer[2]:
+            group, node = (part.decode() or None for part in about)
+            sentence = SENTENCES[what.decode()].format(one.decode(), two.decode())
+            self._found.append(Disagreement(sentence, shard, group, node))
+        return int(answer[1])
+
+    async def _look_at_large_group(self, shard: int, group: str) -> None:
+        async def off() -> tuple[int, int] | None:
+            written, there = await self._users(shard, group)
+            return None if written == there else (len(written), len(there))
+
+        numbers = await _steady(off)
+        if numbers:
+            what = SENTENCES["users"].format(*numbers)
+            await self._report(shard, what, ("group", group))
+
+    async def _look_at_large_node(self, shard: int, node: str) -> None:
+        async def off() -> tuple[int, int] | None:
+            counted, there = await self._size(shard, node)
+            return None if counted == there else (counted, there)
+
+        numbers = await _steady(off)
+        if numbers:
+            what = SENTENCES["size"].format(*numbers)
+            await self._report(shard, what, ("node", node))
+
+    async def _report(self, shard: int, what: str, subject: Subject) -> None:
+        about = {subject[0]: subject[1]}
+        self._found.append(Disagreement(what, shard, **about))
+        if self._mend:
+            known = len(self._found)
+            await self._run(shard, [subject], mend=True)
+            del self._found[known:]
+
+    async def _users(
+        self, shard: int, group: str
+    ) -> tuple[Counter[bytes], Counter[bytes]]:
+        """Return how many connections each user has, as written and as counted."""
+        store, prefix = self._store, self._store.prefix
+        nodes = await self._ask(store.client(shard).hkeys(f"{prefix}nodes:{group}"))
+        there: Counter[bytes] = Counter()
+        for node in nodes:
+            key = f"{prefix}members:{group}:{node.decode()}"
+            async for page in self._pages(shard, key):
+                there.update(_users_of(page.values()))
+        written: Counter[bytes] = Counter()
+        async for page in self._pages(shard, f"{prefix}users:{group}"):
+            written.update({user: int(number) for user, number in page.items()})
+        return written, there
+
+    async def _size(self, shard: int, node: str) -> tuple[int, int]:
+        client, prefix = self._store.client(shard), self._store.prefix
+        there = 0
+        async for page in self._pages(shard, f"{prefix}node:{node}"):
+            async with client.pipeline(transaction=False) as pipeline:
+                for group in page:
+                    pipeline.hlen(f"{prefix}members:{group.decode()}:{node}")
+                there += sum(await self._ask(pipeline.execute()))
+        counted = await self._ask(client.hget(f"{prefix}sizes", node))
+        return int(counted or 0), there
+
+    async def _pages(self, shard: int, key: str) -> Any:
+        place: int | None = None
+        while place != 0:
+            call = self._store.client(shard).hscan(key, place or 0, count=PAGE)
+            place, page = await self._ask(call)
+            yield page
+
+    async def _ask(self, call: Awaitable[Any]) -> Any:
+        return await self._store._ask(call)
+
+
+async def _steady(
+    off: Callable[[], Awaitable[tuple[int, int] | None]],
+) -> tuple[int, int] | None:
+    """Return the numbers that disagree if they do so by the same each time."""
+    seen = [await off()]
+    while seen[-1] is not None and len(seen) < ATTEMPTS:
+        seen.append(await off())
+    gaps = {one and one[0] - one[1] for one in seen}
+    return seen[-1] if len(gaps) == 1 else None
+
+
+def _users_of(records: Iterable[bytes]) -> Iterator[bytes]:
+    for record in records:
+        digits, _, rest = record.partition(b":")
+        if digits:
+            yield rest[: int(digits)]
+
+
+VERIFY = load("verify")
