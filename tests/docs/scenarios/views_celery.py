@@ -1,4 +1,5 @@
 import asyncio
+import shlex
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -22,11 +23,11 @@ class Visitor(AsyncGroupConsumerMixin, AsyncWebsocketConsumer):
 
 
 @pytest.fixture
-async def worker(serve):
-    """A real worker, in a process of its own; it warns where root runs it."""
-    options = "--concurrency 1 --loglevel INFO --without-gossip --without-mingle"
-    command = f"celery --app worker worker {options}"
-    await serve(*command.split(), ready=r"ready\.", PYTHONWARNINGS="default")
+async def worker(page, serve):
+    """The page's worker, in a process of its own; it warns where root runs it."""
+    _, _, code = page.take()
+    command = [*shlex.split(code[2:]), "--concurrency", "1", "--loglevel", "INFO"]
+    await serve(*command, ready=r"ready\.", PYTHONWARNINGS="default")
 
 
 @pytest.mark.django_db(transaction=True)

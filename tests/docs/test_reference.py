@@ -1,0 +1,78 @@
+"""The reference has every public name, setting and check, and no other."""
+
+import inspect
+import re
+from dataclasses import fields
+from importlib import import_module
+
+import pytest
+from django.dispatch import Signal
+
+from channels_groups.conf import GroupSettings
+
+from .blocks import ROOT
+
+REFERENCE = ROOT / "docs" / "reference"
+PACKAGE = ROOT / "channels_groups"
+
+#: Modules that users import from, with names in them that are for the library.
+PUBLIC = {
+    "consumers": {"check_info", "check_user_id"},
+    "groups": {"close_message"},
+    "manager": set(),
+    "signals": set(),
+    "exceptions": set(),
+    "testing": set(),
+}
+LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
+MEMBERS = re.compile(r"^ +:members:(.*)$|^\.\. autodata:: (.*)$", re.MULTILINE)
+
+
+def defined(module):
+    """Return the public names of classes, functions and signals of a module."""
+    module = import_module(f"channels_groups.{module}")
+    return {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        if (isinstance(value, Signal) and module.__name__.endswith("signals"))
+        or (inspect.isclass(value) or inspect.isfunction(value))
+        and value.__module__ == module.__name__
+    }
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_names(module):
+    text = (REFERENCE / f"{module}.md").read_text()
+    assert f".. automodule:: channels_groups.{module}\n" in text
+    listed = re.findall(r"\w+", " ".join(a + b for a, b in MEMBERS.findall(text)))
+    assert sorted(listed) == sorted(defined(module) - PUBLIC[module])
+
+
+def test_settings():
+    headings = re.findall(
+        r"^## `(\w+)`$", (REFERENCE / "settings.md").read_text(), re.MULTILINE
+    )
+    assert headings == [field.name.upper() for field in fields(GroupSettings)]
+
+
+def test_checks():
+    given = set()
+    for path in PACKAGE.rglob("*.py"):
+        given |= set(re.findall(r"channels_groups\.[EW]\d{3}", path.read_text()))
+    rows = re.findall(
+        r"^\| `(channels_groups\.[EW]\d{3})`",
+        (REFERENCE / "checks.md").read_text(),
+        re.M,
+    )
+    assert rows == sorted(given)
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CHANGELOG.md", *ROOT.glob("docs/**/*.md")], ids=str
+)
+def test_links_lead_somewhere(page):
+    page = ROOT / page
+    for target in LINK.findall(page.read_text()):
+        base = ROOT / "docs" if target.startswith("/") else page.parent
+        assert (base / target.lstrip("/")).exists(), f"{page}: {target}"
