@@ -7,6 +7,7 @@ import itertools
 import os
 import socket
 import time
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Callable, Coroutine, TypeVar
 
 from . import shutdown
@@ -28,12 +29,16 @@ T = TypeVar("T")
 ENDING = 5
 
 _numbers = itertools.count()
-_nodes: dict[tuple[asyncio.AbstractEventLoop, str], Node] = {}
+_nodes: dict[tuple[asyncio.AbstractEventLoop, str, str], Node] = {}
+
+#: Which process this is, where a test simulates several (see testing.py).
+simulated: ContextVar[str] = ContextVar("channels_groups_simulated", default="")
 
 
 def find_nodes(alias: str) -> list[Node]:
     """Return this process' nodes for an alias, one per event loop with connections."""
-    return [node for (_, one), node in list(_nodes.items()) if one == alias]
+    here = alias, simulated.get()
+    return [node for (_, *key), node in list(_nodes.items()) if (*key,) == here]
 
 
 class Node:
@@ -46,6 +51,7 @@ class Node:
 
     def __init__(self, manager: GroupManager) -> None:
         self.loop = asyncio.get_running_loop()
+        self.key = self.loop, manager.alias, simulated.get()
         self.manager = manager
         self.alias = manager.alias
         self.settings = manager.settings
@@ -60,7 +66,7 @@ class Node:
         self._closing: asyncio.Task[None] | None = None
         self.store.attach()
         self._shards = [Shard(self, index) for index in range(self.store.shards)]
-        self._hook = shutdown.add(self)
+        self.hook = shutdown.add(self)
 
     @classmethod
     def connect(
@@ -71,13 +77,13 @@ class Node:
         send: Callable[[Message], Coroutine[Any, Any, None]],
     ) -> tuple[Node, LocalConnection]:
         """Return the running loop's node with a new connection in it."""
-        for loop, alias in list(_nodes):
-            if loop.is_closed():
-                del _nodes[loop, alias]
-        key = asyncio.get_running_loop(), manager.alias
-        node = _nodes.get(key)
+        for key in list(_nodes):
+            if key[0].is_closed():
+                del _nodes[key]
+        node = _nodes.get((asyncio.get_running_loop(), manager.alias, simulated.get()))
         if node is None:
-            node = _nodes[key] = cls(manager)
+            node = cls(manager)
+            _nodes[node.key] = node
         connection = LocalConnection(consumer, scope, send, node.settings.outbox)
         node.connections[connection.id] = connection
         return node, connection
@@ -167,7 +173,7 @@ class Node:
         await connection.finish()
         if self.connections.pop(connection.id, None) and not self.connections:
             # At once: who connects now must not meet a node that closes.
-            _nodes.pop((self.loop, self.alias), None)
+            _nodes.pop(self.key, None)
             self._closing = self._spawn(self._close(), "close the node")
         if self._closing:
             # A shutdown ends each connection once more, and must not return before.
@@ -179,7 +185,7 @@ class Node:
         await self.changes.stop()
         await self.announcer.stop()
         await self.store.detach()
-        shutdown.remove(self._hook)
+        shutdown.remove(self.hook)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         task = self.loop.create_task(coroutine, name=name)

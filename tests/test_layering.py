@@ -18,6 +18,7 @@ LEVELS = [
     ],
     ["manager"],
     ["admin", "apps", "checks", "consumers", "management", "testing"],
+    ["pytest_plugin"],
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 

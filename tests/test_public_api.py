@@ -165,6 +165,15 @@ def test_testing():
     event = ("name", "group", "connection", "reason", "count", "user_count", "revision")
     assert signature(testing.capture_group_events) == "()"
     assert tuple(inspect.signature(testing.GroupEvent).parameters) == event
+    for wait in (testing.GroupEvents.wait_for, testing.GroupEvents.await_for):
+        assert signature(wait) == "(name, *, timeout=5, **facts)"
+    for wait in (testing.wait_for_count, testing.await_for_count):
+        assert signature(wait) == "(group, count, *, timeout=5)"
+    isolated = signature(testing.isolated_groups)
+    assert isolated == "(*, channel_layers=None, **keys)"
+    assert signature(testing.FakeClock.advance) == "(seconds)"
+    assert signature(testing.simulated_process) == "(alias='default')"
+    has(testing.simulated_process, {"serve": "(application)", "kill": "()"})
 
 
 def test_the_package_itself_holds_the_version_only():
