@@ -3,6 +3,7 @@
 Environment: CHANNEL_LAYER (memory, core or pubsub), REDIS_URL, CHANNEL_PREFIX;
 GROUP_LEASE and the like for the keys of CHANNELS_GROUPS; GROUP_EVENT_LOG, a
 file for the signals; DEMO_PROCESS_NAME, what members see of this process;
+DATABASE, a file for SQLite;
 DJANGO_DEBUG=0 and DJANGO_ALLOWED_HOSTS (separated by commas).
 """
 
@@ -56,7 +57,7 @@ ASGI_APPLICATION = "testproject.asgi.application"
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
-        "NAME": BASE_DIR / "testproject" / "db.sqlite3",
+        "NAME": os.environ.get("DATABASE", BASE_DIR / "testproject" / "db.sqlite3"),
     }
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -9,9 +9,12 @@ ROOT = Path(channels_groups.__file__).parent
 
 #: From the bottom to the top. A module imports from its own level and below.
 LEVELS = [
-    ["conf", "deadline", "exceptions", "facts", "names", "signals"],
+    [
+        *("conf", "deadline", "exceptions", "facts", "migrations", "models"),
+        *("names", "signals"),
+    ],
     ["stores"],
-    ["connection", "lease", "receiver", "relay"],
+    ["connection", "lease", "listing", "receiver", "relay"],
     [
         *("announcer", "changes", "groups", "membership", "node", "shard"),
         *("shutdown", "writer"),

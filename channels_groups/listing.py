@@ -1,0 +1,218 @@
+"""Pages of groups, members and processes, each of a bounded size, for an operator.
+
+A place in a listing is text that may stand in an address.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from .stores.base import BaseStore, Member
+
+#: Rows of a page.
+SIZE = 100
+#: So many groups are read and sorted as one wants; of more, only the store's order.
+WHOLE = 1000
+#: Seconds that a search for a prefix may take.
+PATIENCE = 2.0
+#: By what groups can be sorted; most members first is the default.
+ORDERS = ("-members", "members", "name", "-name")
+
+
+@dataclass
+class GroupPage:
+    """Some groups, as (name, members), of ``total`` that the store holds.
+
+    found: so many match, as far as was looked; complete: all was looked at;
+    sortable: by name too; first: the number of the first row, from 1;
+    previous, next: places of the neighbours, "" where there is none.
+    """
+
+    groups: list[tuple[str, int]]
+    total: int
+    found: int
+    order: str
+    complete: bool = True
+    sortable: bool = True
+    first: int = 1
+    previous: str = ""
+    next: str = ""
+
+    @property
+    def last(self) -> int:
+        return self.first + len(self.groups) - 1
+
+
+async def list_groups(
+    store: BaseStore, prefix: str = "", order: str = "", place: str = ""
+) -> GroupPage:
+    """Return a page of the groups whose names begin with ``prefix``.
+
+    Up to WHOLE groups are sorted in any of ORDERS. Of more, without a prefix, those
+    with most or fewest members come first and a page reads SIZE of each shard; with
+    one, the search ends with WHOLE found, or after PATIENCE.
+    """
+    order = order if order in ORDERS else ORDERS[0]
+    total = await store.group_count()
+    if not prefix and total > WHOLE:
+        order = order if "members" in order else ORDERS[0]
+        return await _list_ranks(store, total, order, place)
+    groups, complete = await _find_groups(store, prefix)
+    groups.sort()
+    by_name = "name" in order
+    groups.sort(key=lambda one: one[0] if by_name else one[1], reverse=order[0] == "-")
+    (first,) = _read_ranks(place, 1)
+    last = first + SIZE
+    return GroupPage(
+        groups[first:last],
+        *(total, len(groups), order, complete),
+        first=first + 1,
+        previous=f"{max(0, first - SIZE)}" if first else "",
+        next=f"{last}" if last < len(groups) else "",
+    )
+
+
+async def _find_groups(
+    store: BaseStore, prefix: str
+) -> tuple[list[tuple[str, int]], bool]:
+    """Return groups by prefix, and whether those are all."""
+    found: dict[str, int] = {}
+    deadline, cursor = time.monotonic() + PATIENCE, None
+    while True:
+        page, cursor = await store.groups(prefix, cursor)
+        found.update(page)
+        if cursor is None:
+            return list(found.items()), True
+        if len(found) >= WHOLE or time.monotonic() > deadline:
+            break
+    if prefix and (count := await store.count(prefix)):
+        found[prefix] = count  # Who asks for the whole name finds it in any case.
+    return list(found.items()), False
+
+
+async def _list_ranks(
+    store: BaseStore, total: int, order: str, place: str
+) -> GroupPage:
+    """Merge the shards' orders. A place is the rank in each, "<" before it: back."""
+    ranks = _read_ranks(place.lstrip("<"), store.shards)
+    if place.startswith("<"):
+        for shard in await _merge(store, order, ranks, back=True):
+            ranks[shard.number] -= 1
+    here, first, groups = _write_ranks(ranks), sum(ranks) + 1, []
+    for shard in await _merge(store, order, ranks):
+        ranks[shard.number] += 1
+        groups.append(shard.group)
+    return GroupPage(
+        [group for group in groups if group[1]],
+        *(total, total, order),
+        sortable=False,
+        first=first,
+        previous=f"<{here}" if first > 1 else "",
+        next=_write_ranks(ranks) if sum(ranks) < total and groups else "",
+    )
+
+
+class _Ranked(NamedTuple):
+    key: int
+    number: int
+    group: tuple[str, int]
+
+
+async def _merge(
+    store: BaseStore, order: str, ranks: list[int], back: bool = False
+) -> list[_Ranked]:
+    """Return the SIZE groups after the ranks, or those before them."""
+    ascending = order == "members"
+    found: list[_Ranked] = []
+    for number, rank in enumerate(ranks):
+        first = max(0, rank - SIZE) if back else rank
+        size = rank - first if back else SIZE
+        rows = await store.ranking(number, first, size, ascending) if size else []
+        found += (
+            _Ranked(row[1] if ascending else -row[1], number, row) for row in rows
+        )
+    found.sort(key=lambda one: one[:2])
+    return found[-SIZE:] if back else found[:SIZE]
+
+
+def _read_ranks(place: str, shards: int) -> list[int]:
+    parts = place.split("-")
+    if len(parts) != shards or not all(one.isdecimal() for one in parts):
+        return [0] * shards
+    return [min(int(one), 2**31) for one in parts]
+
+
+def _write_ranks(ranks: list[int]) -> str:
+    return "-".join(str(rank) for rank in ranks)
+
+
+@dataclass
+class MemberPage:
+    """Some members, each with the process it is on, of ``count`` in the group."""
+
+    count: int
+    user_count: int
+    members: list[tuple[Member, str]]
+    next: str = ""
+
+
+async def list_members(store: BaseStore, group: str, place: str = "") -> MemberPage:
+    """Return a page of about SIZE members, process by process, oldest first.
+
+    Who is a member throughout is on one of the pages. ValueError: a bad place.
+    """
+    count, user_count = await store.count(group), await store.user_count(group)
+    begun, _, cursor = place.partition(":")
+    nodes = sorted(one for one in await store.group_nodes(group) if one >= begun)
+    processes = {id: str(one) for one in await list_processes(store) for id in one.ids}
+    if nodes and nodes[0] != begun:
+        cursor = ""
+    page = MemberPage(count, user_count, [])
+    while nodes and len(page.members) < SIZE:
+        members, cursor = await store.node_members(group, nodes[0], cursor, SIZE)
+        members.sort(key=lambda one: (one.joined_at, one.id))
+        page.members += ((one, processes.get(nodes[0], "")) for one in members)
+        if not cursor:
+            del nodes[0]
+    if nodes:
+        page.next = f"{nodes[0]}:{cursor}"
+    return page
+
+
+@dataclass
+class Process:
+    """A process with connections, seen in all shards and event loops.
+
+    remaining: seconds of its shortest lease, 0 or less if that has run out.
+    """
+
+    host: str
+    pid: str
+    memberships: int = 0
+    remaining: float = float("inf")
+    ids: list[str] = field(default_factory=list)
+    #: Connections of each event loop, which is the same node in all shards.
+    loops: dict[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.host}, {self.pid}" if self.pid else self.host
+
+    @property
+    def connections(self) -> int:
+        return sum(self.loops.values())
+
+
+async def list_processes(store: BaseStore) -> list[Process]:
+    """Return every process that has a lease, also one that has run out."""
+    found: dict[tuple[str, str], Process] = {}
+    for node in await store.nodes():
+        host, pid, loop = ([node.id, "", "", *node.process.rsplit(":", 2)])[-3:]
+        process = found.setdefault((host, pid), Process(host, pid))
+        connections = max(process.loops.get(loop, 0), node.connections)
+        process.loops[loop] = connections
+        process.memberships += node.memberships
+        process.remaining = min(process.remaining, node.remaining)
+        process.ids.append(node.id)
+    return [found[key] for key in sorted(found)]

@@ -1,0 +1,96 @@
+"""Pages over several shards, which are merged into one order and back."""
+
+import pytest
+
+from channels_groups import listing
+from channels_groups.listing import SIZE
+from channels_groups.stores.base import Join
+from channels_groups.stores.memory import MemoryStore
+
+from ..stores.lab import Lab, member
+
+
+class Shards:
+    """Memory stores in the place of shards."""
+
+    def __init__(self, *stores):
+        self.stores = stores
+        self.shards = len(stores)
+
+    async def group_count(self):
+        return sum([await store.group_count() for store in self.stores])
+
+    async def ranking(self, shard, first, size, ascending):
+        assert 0 < size <= SIZE
+        return await self.stores[shard].ranking(0, first, size, ascending)
+
+
+@pytest.fixture
+async def shards(monkeypatch):
+    """Three shards with 730 groups, of which many have equally many members."""
+    monkeypatch.setattr(listing, "WHOLE", 100)
+    stores = [MemoryStore("default", None) for _ in range(3)]
+    for number, store in enumerate(stores):
+        node = await Lab(store).node()
+        for group in range((500, 0, 230)[number]):
+            name = f"shard {number}, {group}"
+            joins = [Join(name, member(f"m{n}")) for n in range(1 + group % 7)]
+            await node.commit(*joins)
+    return Shards(*stores)
+
+
+@pytest.mark.parametrize("order", ["-members", "members"])
+async def test_shards_are_merged_forwards_and_backwards(shards, order):
+    pages = [await listing.list_groups(shards, "", order)]
+    while pages[-1].next:
+        pages.append(await listing.list_groups(shards, "", order, pages[-1].next))
+    assert [page.first for page in pages] == [1 + SIZE * n for n in range(8)]
+    assert pages[-1].last == pages[-1].total == 730
+
+    groups = [group for page in pages for group in page.groups]
+    assert len(set(groups)) == 730
+    counts = [count for _, count in groups]
+    assert counts == sorted(counts, reverse=order == "-members")
+
+    back = [pages[-1]]
+    while back[-1].previous:
+        back.append(await listing.list_groups(shards, "", order, back[-1].previous))
+    assert [page.groups for page in back] == [page.groups for page in pages[::-1]]
+
+
+@pytest.mark.parametrize("place", ["", "x", "1", "-1-0-0", "1-2-3-4", "<", "<0-0-0"])
+async def test_an_impossible_place_is_the_beginning(shards, place):
+    page = await listing.list_groups(shards, "", "name", place)
+    assert (page.first, page.order, page.previous) == (1, "-members", "")
+
+
+async def test_beyond_the_end_is_nothing(shards):
+    page = await listing.list_groups(shards, "", "", f"{10**30}-0-900")
+    assert (page.groups, page.next) == ([], "")
+    assert page.previous
+
+
+async def test_a_group_whose_members_are_gone_is_left_out(monkeypatch):
+    monkeypatch.setattr(listing, "WHOLE", 1)
+    lab = Lab(MemoryStore("default", None))
+    one = await lab.node()
+    await one.commit(Join("a", member("1")), Join("b", member("1")))
+
+    async def ranking(*args):
+        return [("a", 1), ("gone", 0), ("b", 1)]
+
+    monkeypatch.setattr(lab.store, "ranking", ranking)
+    page = await listing.list_groups(lab.store)
+    assert page.groups == [("a", 1), ("b", 1)]
+
+
+async def test_who_asks_for_a_whole_name_finds_it(monkeypatch):
+    monkeypatch.setattr(listing, "WHOLE", 1)
+    lab = Lab(MemoryStore("default", None))
+    node = await lab.node()
+    names = [f"name{n}" for n in range(600)]
+    await node.commit(*(Join(f"{name}x", member("1")) for name in names))
+    await node.commit(Join("name", member("1")))
+    page = await listing.list_groups(lab.store, "name", "name")
+    assert not page.complete
+    assert page.groups[0] == ("name", 1)
