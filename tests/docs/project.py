@@ -11,7 +11,11 @@ HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
 TIMEOUT = 100
 #: No others, which would take longer to import than all that they are not used for.
-PLUGINS = ["-p", "pytest_django.plugin", "-p", "pytest_asyncio.plugin"]
+PLUGINS = [
+    "pytest_django.plugin",
+    "pytest_asyncio.plugin",
+    "channels_groups.pytest_plugin",
+]
 
 
 def build(directory, page, blocks, hosts):
@@ -78,7 +82,7 @@ def environment(directory):
 def play(directory):
     """Run the page's scenario; return pytest's output, or fail with it."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *PLUGINS],
+        [sys.executable, "-m", "pytest", "-q", *(f"-p{name}" for name in PLUGINS)],
         cwd=directory,
         env=environment(directory),
         capture_output=True,

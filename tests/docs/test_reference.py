@@ -22,10 +22,12 @@ PUBLIC = {
     "manager": set(),
     "signals": set(),
     "exceptions": set(),
-    "testing": set(),
+    "testing": {"ClockedStore"},
 }
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
-MEMBERS = re.compile(r"^ +:members:(.*)$|^\.\. autodata:: (.*)$", re.MULTILINE)
+MEMBERS = re.compile(
+    r"^ +:members:(.+\n(?: {6,}.+\n)*)|^\.\. autodata:: (.*)$", re.MULTILINE
+)
 
 
 def defined(module):
