@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any, Awaitable, TypeVar
 
 T = TypeVar("T")
 
+if sys.version_info >= (3, 11):
 
-async def in_time(call: Awaitable[T], seconds: float) -> T:
-    """Await a call, or cancel it after so many seconds and raise asyncio.TimeoutError.
+    async def in_time(call: Awaitable[T], seconds: float) -> T:
+        """Await a call, or cancel it after so many seconds.
 
-    asyncio.wait_for() before Python 3.12 forgets that the caller was cancelled if the
-    call ends at that moment; the caller then goes on as if nothing had happened.
-    """
-    task = asyncio.ensure_future(call)
-    try:
-        await asyncio.wait([task], timeout=max(0, seconds))
-    except asyncio.CancelledError:
-        await _end(task)
-        raise
-    if not task.done():
-        await _end(task)
-        raise asyncio.TimeoutError
-    return task.result()
+        Raise asyncio.TimeoutError then. A caller that is cancelled meanwhile always
+        hears of it.
+        """
+        async with asyncio.timeout(seconds):
+            return await call
+
+else:
+
+    async def in_time(call: Awaitable[T], seconds: float) -> T:
+        """Be the same without asyncio.timeout(), at the price of a task.
+
+        asyncio.wait_for() before Python 3.12 forgets that the caller was cancelled
+        if the call ends at that moment; the caller then goes on as if nothing had
+        happened.
+        """
+        task = asyncio.ensure_future(call)
+        try:
+            await asyncio.wait([task], timeout=max(0, seconds))
+        except asyncio.CancelledError:
+            await _end(task)
+            raise
+        if not task.done():
+            await _end(task)
+            raise asyncio.TimeoutError
+        return task.result()
 
 
 async def _end(task: asyncio.Future[Any]) -> None:

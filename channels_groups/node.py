@@ -154,16 +154,10 @@ class Node:
         return self._shards[self.store.shard(group.name)]
 
     async def _leave(self, membership: Membership, reason: str) -> None:
-        shard = self._shard(membership.group)
-        request = shard.leave(membership, reason)
-        if request is not None:
-            await shard.wait(request)
+        await self._shard(membership.group).leave(membership, reason)
 
     async def _update(self, membership: Membership, info: dict[str, Any]) -> None:
-        shard = self._shard(membership.group)
-        request = shard.update(membership, info)
-        if request is not None:
-            await shard.wait(request)
+        await self._shard(membership.group).update(membership, info)
 
     async def _disconnect(self, connection: LocalConnection) -> None:
         connection.ended = True

@@ -47,49 +47,32 @@ class Shard:
         if membership.connection.ended:
             raise ConnectionClosed
 
-    def leave(self, membership: Membership, reason: str) -> Request | None:
-        """End a membership; return what to wait for, or None.
+    async def leave(self, membership: Membership, reason: str) -> None:
+        """End a membership, and wait for the signals, but not for a store that is away.
 
-        It is not lost while the store is away: the writer goes on until it is done.
+        It is not lost meanwhile: the writer goes on until it is done.
         """
-        if membership.state not in (JOINING, JOINED):
-            return None
-        joining = membership.request
-        if joining and not joining.sent and not membership.committed:
-            self.forget(membership)
-            joining.drop()
-            return None
-        membership.state = LEAVING
-        leave = Leave(membership.group.name, membership.member, membership.told)
-        request = Request(leave, membership, reason, _waiting_for(membership))
-        self._writer.submit(request)
-        return request
+        request = self._begin_leave(membership, reason)
+        if request and not await self._carry_out(request):
+            membership.silence()
 
-    def update(self, membership: Membership, info: dict[str, Any]) -> Request | None:
-        """Give a membership other info; return what to wait for, or None.
+    async def update(self, membership: Membership, info: dict[str, Any]) -> None:
+        """Give a membership other info, and wait as for a leave.
 
-        As a leave it is not lost while the store is away. Of those that wait for the
-        store meanwhile, the latest is written.
+        Of updates that wait for the store together, the latest is written.
         """
         if membership.state is not JOINED or membership.member.info == info:
-            return None
+            return
         membership.member = membership.member._replace(info=info)
         waiting = membership.update
         if waiting and not (waiting.sent or waiting.answered.done()):
             waiting.operation = replace(waiting.operation, member=membership.member)
-            return waiting
+            await self._wait(waiting, self.node.loop.time() + TIMEOUT)
+            return
         update = Update(membership.group.name, membership.member, membership.told)
         request = Request(update, membership, "", _waiting_for(membership))
         membership.update = request
-        self._writer.submit(request)
-        return request
-
-    async def wait(self, request: Request) -> None:
-        """Wait for an operation and its signals, but not for a store that is away."""
-        if await request.wait(TIMEOUT):
-            await asyncio.shield(request.announced)
-        elif isinstance(request.operation, Leave):
-            request.membership.silence()
+        await self._carry_out(request)
 
     async def close(self) -> None:
         """Write what is left to write, then give up the lease."""
@@ -159,19 +142,21 @@ class Shard:
         join = Join(name, membership.member, limit, membership.told)
         request = Request(join, membership, "", _waiting_for(membership))
         membership.begin(request)
-        self._writer.submit(request)
+        deadline = self.node.loop.time() + TIMEOUT
         try:
-            await self._wait_for_answer(request)
+            await self._writer.commit(request)
+            await self._wait_for_answer(request, deadline)
             await asyncio.shield(request.announced)
         except BaseException:
-            self.leave(membership, "left")
+            leave = self._begin_leave(membership, "left")
+            if leave:
+                self._writer.submit(leave)
             raise
         return request.answered.result()
 
-    async def _wait_for_answer(self, request: Request) -> None:
+    async def _wait_for_answer(self, request: Request, deadline: float) -> None:
         """Wait for the store; also longer, as long as it answers others before."""
         now = self.node.loop.time
-        deadline = now() + TIMEOUT
         while not await request.wait(deadline - now()):
             deadline = max(deadline, self._writer.answered_at + TIMEOUT)
             if deadline <= now():
@@ -188,6 +173,32 @@ class Shard:
             await in_time(self._writer.lease.evict_overdue(), 2 * TIMEOUT)
         except asyncio.TimeoutError:
             return False
+        return True
+
+    # Leaving and updating
+
+    def _begin_leave(self, membership: Membership, reason: str) -> Request | None:
+        if membership.state not in (JOINING, JOINED):
+            return None
+        joining = membership.request
+        if joining and not joining.sent and not membership.committed:
+            self.forget(membership)
+            joining.drop()
+            return None
+        membership.state = LEAVING
+        leave = Leave(membership.group.name, membership.member, membership.told)
+        return Request(leave, membership, reason, _waiting_for(membership))
+
+    async def _carry_out(self, request: Request) -> bool:
+        """Commit and wait for the signals; return whether the store has answered."""
+        deadline = self.node.loop.time() + TIMEOUT
+        await self._writer.commit(request)
+        return await self._wait(request, deadline)
+
+    async def _wait(self, request: Request, deadline: float) -> bool:
+        if not await request.wait(deadline - self.node.loop.time()):
+            return False
+        await asyncio.shield(request.announced)
         return True
 
     # Telling

@@ -40,6 +40,7 @@ from .base import (
     Renewal,
     StoreRebuilding,
 )
+from .line import BROKEN, Line
 from .records import Records
 from .scripts import Script, glob, load
 from .verify import Verification
@@ -65,12 +66,28 @@ class RedisStore(BaseStore):
         self.prefix = f"{config.get('prefix', 'asgi')}:groups:"
         self.records = Records(config.get("symmetric_encryption_keys"))
         self._alive: dict[Incarnation, PubSub] = {}
+        self._attached: dict[asyncio.AbstractEventLoop, int] = {}
+        #: By event loop and shard, as long as the loop is attached.
+        self._lines: dict[asyncio.AbstractEventLoop, dict[int, Line]] = {}
         self._reads: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]
         self._reads = WeakKeyDictionary()
 
     def client(self, shard: int) -> Redis:
         """Return this event loop's client of one shard."""
         raise NotImplementedError
+
+    def attach(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._attached[loop] = self._attached.get(loop, 0) + 1
+        self._lines.setdefault(loop, {})
+
+    async def detach(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._attached[loop] -= 1
+        if not self._attached[loop]:
+            del self._attached[loop]
+            for line in self._lines.pop(loop).values():
+                await line.close()
 
     # Written by nodes
 
@@ -338,9 +355,28 @@ class RedisStore(BaseStore):
     async def _run(
         self, shard: int, script: Script, keys: list[str], args: list[Any]
     ) -> Any:
-        return await self._in_time(
-            script(self.client(shard), keys, [self.prefix, *args])
-        )
+        return await self._in_time(self._call(shard, script, keys, args))
+
+    async def _call(
+        self, shard: int, script: Script, keys: list[str], args: list[Any]
+    ) -> Any:
+        args = [self.prefix, *args]
+        line = self._line(shard)
+        if line and not line.busy:
+            try:
+                return await line.call(script.pack(keys, args))
+            except BROKEN:
+                logger.debug("A script goes redis-py's own way.", exc_info=True)
+        return await script(self.client(shard), keys, args)
+
+    def _line(self, shard: int) -> Line | None:
+        """Return the connection that this event loop keeps, if it is attached."""
+        lines = self._lines.get(asyncio.get_running_loop())
+        if lines is None:
+            return None
+        if shard not in lines:
+            lines[shard] = Line(self.client(shard), TIMEOUT)
+        return lines[shard]
 
     async def _in_time(self, call: Awaitable[Any]) -> Any:
         """Await an answer of the server; the only place that maps its errors."""
@@ -357,13 +393,16 @@ class RedisStore(BaseStore):
         """
         pool = self.client(shard).connection_pool
         await self._in_time(pool.disconnect(inuse_connections=False))
+        line = self._line(shard)
+        if line and not line.busy:
+            await self._in_time(line.close())
 
     async def _subscribe(self, shard: int, node: Incarnation) -> None:
         """Hold a subscription on the node's name, a sign of a living connection."""
         await self._unsubscribe(node)
         self._alive[node] = subscription = self.client(shard).pubsub()
         channel = f"{self.prefix}alive:{node.id}"
-        await self._in_time(subscription.subscribe(channel))
+        await self._in_time(_begin(subscription, channel))
 
     async def _fall_silent(self, node: Incarnation) -> None:
         """Return when the server knows that the node's subscription has ended."""
@@ -423,24 +462,22 @@ class PubSubStore(RedisStore):
         self._hosts = decode_hosts(config.get("hosts"))
         self.shards = len(self._hosts)
         self._clients: dict[asyncio.AbstractEventLoop, list[Redis]] = {}
-        self._attached: dict[asyncio.AbstractEventLoop, int] = {}
 
     def shard(self, group: str) -> int:
         return _hash(names.own_name(group), self.shards)
 
     def attach(self) -> None:
+        super().attach()
         loop = asyncio.get_running_loop()
-        self._attached[loop] = self._attached.get(loop, 0) + 1
         if loop not in self._clients:
             pools = [create_pool(host) for host in self._hosts]
             self._clients[loop] = [Redis(connection_pool=pool) for pool in pools]
 
     async def detach(self) -> None:
+        await super().detach()
         loop = asyncio.get_running_loop()
-        self._attached[loop] -= 1
-        if not self._attached[loop]:
-            del self._attached[loop]
-            for client in self._clients.pop(loop):
+        if loop not in self._attached:
+            for client in self._clients.pop(loop, ()):
                 await _close(client)
 
     def client(self, shard: int) -> Redis:
@@ -475,10 +512,20 @@ async def _close(client: Redis) -> None:
         await sentinel.aclose()
 
 
+async def _begin(subscription: PubSub, channel: str) -> None:
+    """Subscribe, and return when the server has done it: the next commit asks."""
+    await subscription.subscribe(channel)
+    await _hear(subscription, "subscribe")
+
+
 async def _end(subscription: PubSub) -> None:
     await subscription.unsubscribe()
+    await _hear(subscription, "unsubscribe")
+
+
+async def _hear(subscription: PubSub, kind: str) -> None:
     message = None
-    while message is None or message["type"] != "unsubscribe":
+    while message is None or message["type"] != kind:
         message = await subscription.get_message(timeout=None)
 
 

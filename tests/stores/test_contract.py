@@ -670,9 +670,14 @@ async def test_a_node_whose_connection_broke_is_not_evicted_before_it_is_overdue
 async def test_a_renewal_mends_a_broken_connection(lab):
     one, two = await lab.node(), await lab.node()
     await lab.store._unsubscribe(two.incarnation)
-    await two.renew()
     channel = f"{lab.prefix}:groups:alive:{two.id}"
-    assert channel in layers.subscriptions_of(lab.server, lab.prefix)
+
+    def subscriptions():
+        return layers.subscriptions_of(lab.server, lab.prefix)
+
+    await aeventually(lambda: channel not in subscriptions())
+    await two.renew()
+    assert channel in subscriptions()
     assert (await one.renew(renewal=0.001)).overdue == []
 
 

@@ -1,0 +1,56 @@
+"""A connection for the scripts of one event loop and shard."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+from redis.asyncio import Connection, Redis
+from redis.exceptions import ConnectionError, NoScriptError, TimeoutError
+
+#: After these, redis-py's own way may yet succeed: it loads the script or connects
+#: again. What became of the command is not known, but all scripts may be repeated.
+BROKEN = (ConnectionError, TimeoutError, NoScriptError, OSError)
+
+
+class Line:
+    """One connection, for one command at a time.
+
+    redis-py's pool looks at a connection before and after each command, and its
+    client times and guards each; together that costs more than the command. This
+    one leaves the guarding to the caller, who gives each call a time limit.
+    """
+
+    def __init__(self, client: Redis, timeout: float) -> None:
+        """``timeout``: what the caller waits for an answer, in seconds."""
+        self._pool = client.connection_pool
+        self._timeout = timeout
+        self._connection: Connection | None = None
+        self.busy = False
+
+    async def call(self, command: bytes) -> Any:
+        """Send a packed command and return the answer, of bytes, or raise its error.
+
+        redis-py disconnects when a call is cancelled or breaks, so that no answer is
+        taken for another command's; the next call connects again.
+        """
+        self.busy = True
+        try:
+            connection = self._connection or self._connect()
+            await connection.send_packed_command(command, check_health=False)
+            return await connection.read_response(disable_decoding=True)
+        finally:
+            self.busy = False
+
+    async def close(self) -> None:
+        """Disconnect; the next call connects again."""
+        if self._connection:
+            await self._connection.disconnect()
+
+    def _connect(self) -> Connection:
+        make: Callable[[], Connection] = self._pool.make_connection
+        connection = make()
+        if (connection.socket_timeout or self._timeout) >= self._timeout:
+            # The caller's comes first, and redis-py's own costs a task for each call.
+            connection.socket_timeout = None
+        self._connection = connection
+        return connection
