@@ -8,6 +8,9 @@ from typing import Any, Awaitable, TypeVar
 
 T = TypeVar("T")
 
+#: Seconds in which a loop reads what has arrived.
+GRACE = 0.05
+
 if sys.version_info >= (3, 11):
 
     async def in_time(call: Awaitable[T], seconds: float) -> T:
@@ -16,8 +19,16 @@ if sys.version_info >= (3, 11):
         Raise asyncio.TimeoutError then. A caller that is cancelled meanwhile always
         hears of it.
         """
-        async with asyncio.timeout(seconds):
-            return await call
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(None) as limit:
+            # A loop that was blocked all the time gets the time to read the answer.
+            timer = loop.call_later(
+                seconds, lambda: limit.reschedule(loop.time() + GRACE)
+            )
+            try:
+                return await call
+            finally:
+                timer.cancel()
 
 else:
 
@@ -30,7 +41,9 @@ else:
         """
         task = asyncio.ensure_future(call)
         try:
-            await asyncio.wait([task], timeout=max(0, seconds))
+            done, _ = await asyncio.wait([task], timeout=max(0, seconds))
+            if not done:
+                await asyncio.wait([task], timeout=GRACE)
         except asyncio.CancelledError:
             await _end(task)
             raise

@@ -1,6 +1,8 @@
 """Waiting in time, and being cancelled meanwhile."""
 
 import asyncio
+import socket
+import time
 
 import pytest
 
@@ -67,3 +69,20 @@ async def test_a_cancellation_that_comes_with_the_answer_is_kept(outcome):
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
         await caller
+
+
+async def test_an_answer_that_is_there_when_a_blocked_loop_goes_on():
+    reader, writer = await asyncio.open_connection(sock=_answering_socket())
+    call = asyncio.create_task(in_time(reader.readexactly(1), 0.01))
+    await asyncio.sleep(0)
+    time.sleep(0.05)
+    assert await call == b"!"
+    writer.close()
+    await writer.wait_closed()
+
+
+def _answering_socket():
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.send(b"!")
+    return ours
