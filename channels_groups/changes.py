@@ -13,6 +13,7 @@ from .exceptions import StoreUnavailable
 from .groups import Connection, ConnectionGroup, GroupChange
 from .membership import LocalGroup, Membership
 from .relay import call_layer
+from .state import Segment, States, Step
 from .stores.base import Answer, Member
 
 if TYPE_CHECKING:
@@ -27,9 +28,10 @@ PATIENCE = 0.5
 class Changes:
     """The changes that this node's commits made and its members are told of."""
 
-    def __init__(self, manager: GroupManager, interval: float) -> None:
+    def __init__(self, manager: GroupManager, states: States) -> None:
         self._manager = manager
-        self._interval = interval
+        self._states = states
+        self._interval = states.interval
         self._loop = asyncio.get_running_loop()
         self._gathered: dict[str, Message] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -56,6 +58,11 @@ class Changes:
         change[kind].append([answer.revision, *_pack(member)])
         step = [answer.previous, answer.revision, answer.count, answer.user_count]
         change["steps"].append(step)
+        if self._states.follows(group):
+            public = self._manager.connection(member, self._manager.group(group))
+            steps = [Step(answer.revision, kind, public)]
+            segment = Segment(answer.previous, answer.revision, steps)
+            self._states.take_own(group, segment)
 
     async def stop(self) -> None:
         """Send what is gathered and wait for the end."""
@@ -72,11 +79,17 @@ class Changes:
         Messages of several nodes overtake each other. What comes early waits for
         what is missing, but not for ever: it may be lost.
         """
-        if not local.told:
+        is_followed = self._states.follows(local.name)
+        if not is_followed and not local.hooked:
             return
         group = self._manager.group(local.name)
+        arrived = [News(group, message, *step) for step in message["steps"]]
+        if is_followed:
+            self._states.take(local.name, [news.segment for news in arrived])
+        if not local.hooked:
+            return
         early = self._early.setdefault(local, [])
-        early.extend(News(group, message, *step) for step in message["steps"])
+        early.extend(arrived)
         early.sort(key=lambda news: news.revision)
         if local.known:
             self._tell(local)
@@ -107,7 +120,7 @@ class Changes:
             news = early.pop(0)
             local.known = max(local.known, news.revision)
             for membership in list(local.members):
-                if membership.told:
+                if membership.hooked:
                     membership.deliver(news.tell, membership)
         if local in self._patience:
             self._patience.pop(local).cancel()
@@ -177,6 +190,18 @@ class News:
             membership.connection.tell(self._change)
         elif membership.revision < self.revision:
             membership.connection.tell(self._since(membership.revision))
+
+    @property
+    def segment(self) -> Segment:
+        """Return it one by one, in the order of revisions."""
+        kinds = {"joined": self._joined, "updated": self._updated, "left": self._left}
+        steps = [
+            Step(revision, kind, one)
+            for kind, told in kinds.items()
+            for revision, one in told
+        ]
+        steps.sort(key=lambda step: step.revision)
+        return Segment(self.previous, self.revision, steps)
 
     def _read(self, entries: list[Any]) -> list[tuple[int, Connection]]:
         public = self._group.manager.connection

@@ -26,6 +26,7 @@ class GroupSettings:
     max_members: int | None = None
     outbox: int = 1000
     plain_group_send: bool = True
+    state_limit: int | None = 1000
 
     @property
     def renewal(self) -> float:
@@ -121,4 +122,8 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "OUTBOX": (_is_positive_int, "an int, at least 1"),
     "PLAIN_GROUP_SEND": (lambda value: isinstance(value, bool), "True or False"),
+    "STATE_LIMIT": (
+        lambda value: value is None or _is_positive_int(value),
+        "None or an int, at least 1",
+    ),
 }

@@ -63,7 +63,7 @@ class LocalConnection:
         self._outbox: deque[Message] = deque()
         self._writer: asyncio.Task[None] | None = None
         self._closer: asyncio.Task[None] | None = None
-        self._inbox: deque[Message] = deque()
+        self._inbox: deque[Message | Callable[[], Message | None]] = deque()
         self._arrival: asyncio.Future[None] | None = None
         self._receiver: Receiver | None = None
 
@@ -71,6 +71,11 @@ class LocalConnection:
     def channel_name(self) -> str:
         name: str = self.consumer.channel_name
         return name
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its client may be sent something."""
+        return self._state is OPEN
 
     def check_open(self) -> None:
         if self.ended:
@@ -84,10 +89,14 @@ class LocalConnection:
 
     async def receive(self) -> Message:
         """Return the next message of the inbox. May be cancelled without a loss."""
-        while not self._inbox:
-            self._arrival = self._loop.create_future()
-            await self._arrival
-        return self._inbox.popleft()
+        while True:
+            while not self._inbox:
+                self._arrival = self._loop.create_future()
+                await self._arrival
+            first = self._inbox.popleft()
+            message = first() if callable(first) else first
+            if message is not None:
+                return message
 
     def put(self, message: Message) -> None:
         """Put a message for a handler into the inbox.
@@ -105,12 +114,17 @@ class LocalConnection:
     def tell(self, change: GroupChange) -> None:
         """Put a change into the inbox, merged with one that still waits there."""
         last = self._inbox[-1] if self._inbox else None
-        if last and last["type"] == "groups.change":
+        if isinstance(last, dict) and last["type"] == "groups.change":
             merged = last["change"].merge(change)
             if merged:
                 last["change"] = merged
                 return
         self.put({"type": "groups.change", "change": change})
+
+    def ask(self, make: Callable[[], Message | None]) -> None:
+        """Let a message for a handler be made when it is its turn."""
+        if not self.ended:
+            self._append(make)
 
     def take(self, message: Message) -> None:
         """Take a message that was sent to the consumer's channel."""
@@ -196,7 +210,7 @@ class LocalConnection:
 
     # Below
 
-    def _append(self, message: Message) -> None:
+    def _append(self, message: Message | Callable[[], Message | None]) -> None:
         self._inbox.append(message)
         if self._arrival and not self._arrival.done():
             self._arrival.set_result(None)

@@ -7,6 +7,7 @@ consumer, ``class Chat(GroupConsumerMixin, WebsocketConsumer)`` for a sync one.
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 from typing import Any
 
@@ -21,6 +22,7 @@ from .facts import check_info, check_user_id
 from .groups import Connection, ConnectionGroup, GroupChange
 from .manager import GroupManager, get_group_manager
 from .node import Node
+from .state import News, Viewer
 from .stores.base import Member
 
 logger = logging.getLogger("channels_groups")
@@ -34,6 +36,7 @@ class _GroupConsumer:
 
     channel_layer_alias = DEFAULT_CHANNEL_LAYER
     channel_layer: Any
+    _shows_state = False
     scope: Message
 
     async def __call__(self, scope: Message, receive: Any, send: Any) -> Any:
@@ -152,7 +155,8 @@ class _GroupConsumer:
         if group.name in self._groups:
             return self._groups[group.name]
         limit = await _max_members(manager, group)
-        await self._node.join(local, group, user_id, info, limit, told)
+        shown = self._shows_state
+        await self._node.join(local, group, user_id, info, limit, told, shown)
         self._groups[group.name] = group
         return group
 
@@ -168,6 +172,8 @@ class _GroupConsumer:
     async def _leave(self, group: ConnectionGroup) -> None:
         del self._groups[group.name]
         await self._node.leave(self._connection, group, "left")
+        if self._shows_state:
+            self._connection.put({"type": "groups.left", "group": group.name})
 
     def _default_user_id(self) -> str | None:
         user = self.scope.get("user")
@@ -345,6 +351,144 @@ class GroupConsumerMixin(_GroupConsumer):
     def _facts(self) -> tuple[Any, Any, bool]:
         has_hooks = self._has_hooks(GroupConsumerMixin)
         return self.get_group_user_id(), self.get_group_info(), has_hooks
+
+
+class _StateConsumer:
+    """What both mixins for state share."""
+
+    _shows_state = True
+    _connection: LocalConnection
+
+    def _news(self, message: Message) -> News | None:
+        """Return what is to be sent, if the client may be sent it yet, and still."""
+        viewer: Viewer = message["viewer"]
+        if viewer.membership.silent:
+            return None
+        if not self._connection.is_open:
+            viewer.forget()
+            return None
+        news: News = message["news"]
+        return news
+
+    def _answer(self, text_data: str | None) -> Message | bool:
+        """Return what a client is to be answered which asks the mixin something.
+
+        True: nothing now, it will be shown a state again; False: it has not asked.
+        """
+        kind, content = _question(text_data)
+        if kind == "group.ping":
+            return {"type": "group.pong"}
+        if kind != "group.state":
+            return False
+        name = content.get("group")
+        memberships = self._connection.memberships
+        membership = memberships.get(name) if isinstance(name, str) else None
+        if membership is not None and membership.viewer is not None:
+            membership.viewer.forget()
+        return True
+
+
+class AsyncGroupStateConsumerMixin(_StateConsumer, AsyncGroupConsumerMixin):
+    """Show the client who is in its groups; put it before AsyncJsonWebsocketConsumer.
+
+    On entering a group the client gets ``{"type": "group.state", "group", "revision",
+    "count", "user_count", "members"}``, and then ``{"type": "group.change", "group",
+    "revision", "previous", "joined", "left", "updated", "count", "user_count"}``, in
+    order and with nothing missing: ``previous`` is the revision of what came before.
+    ``left`` has ids. On leaving it gets ``{"type": "group.left", "group"}``.
+
+    Whatever the channel layer loses, the client's view is that of the store again
+    within two seconds. In a group of more members than STATE_LIMIT ``members`` is
+    None, and changes, at most one a second, have only the counts. A client that
+    sends ``{"type": "group.state", "group"}`` gets a whole state again, within a
+    second; one that sends ``{"type": "group.ping"}`` gets ``{"type": "group.pong"}``.
+    groups.js in the package's static files does all of this.
+    """
+
+    def get_group_member(self, connection: Connection) -> Any:
+        """Return a dict of what the client may see of a member, or None of nothing.
+
+        ``id`` is added to it. By default it is the user id and the info. May be
+        overridden as async; it is called for every member, so it should not ask a
+        database: what it needs belongs into get_group_info().
+        """
+        return {"user_id": connection.user_id, "info": connection.info}
+
+    async def receive(
+        self,
+        text_data: str | None = None,
+        bytes_data: bytes | None = None,
+        **kwargs: Any,
+    ) -> None:
+        answer = self._answer(text_data)
+        if answer is False:
+            await super().receive(  # type: ignore[misc]
+                text_data=text_data, bytes_data=bytes_data, **kwargs
+            )
+        elif answer is not True:
+            await self.send_json(answer)  # type: ignore[attr-defined]
+
+    async def groups_state(self, message: Message) -> None:
+        news = self._news(message)
+        if news is not None:
+            seen = [(one.id, await self._see(one)) for one in news.connections]
+            await self.send_json(news.content(dict(seen)))  # type: ignore[attr-defined]
+
+    async def groups_left(self, message: Message) -> None:
+        if self._connection.is_open:
+            content = {"type": "group.left", "group": message["group"]}
+            await self.send_json(content)  # type: ignore[attr-defined]
+
+    async def _see(self, connection: Connection) -> Any:
+        member = self.get_group_member(connection)
+        return await member if inspect.isawaitable(member) else member
+
+
+class GroupStateConsumerMixin(_StateConsumer, GroupConsumerMixin):
+    """Show the client who is in its groups; put it before JsonWebsocketConsumer.
+
+    See AsyncGroupStateConsumerMixin: what the client gets is the same.
+    """
+
+    def get_group_member(self, connection: Connection) -> dict[str, Any] | None:
+        """Return a dict of what the client may see of a member, or None of nothing."""
+        return {"user_id": connection.user_id, "info": connection.info}
+
+    def receive(
+        self,
+        text_data: str | None = None,
+        bytes_data: bytes | None = None,
+        **kwargs: Any,
+    ) -> None:
+        answer = self._answer(text_data)
+        if answer is False:
+            super().receive(  # type: ignore[misc]
+                text_data=text_data, bytes_data=bytes_data, **kwargs
+            )
+        elif answer is not True:
+            self.send_json(answer)  # type: ignore[attr-defined]
+
+    def groups_state(self, message: Message) -> None:
+        news = self._news(message)
+        if news is not None:
+            seen = {one.id: self.get_group_member(one) for one in news.connections}
+            self.send_json(news.content(seen))  # type: ignore[attr-defined]
+
+    def groups_left(self, message: Message) -> None:
+        if self._connection.is_open:
+            content = {"type": "group.left", "group": message["group"]}
+            self.send_json(content)  # type: ignore[attr-defined]
+
+
+def _question(text_data: str | None) -> tuple[Any, Message]:
+    """Return the type and all of a message of JSON that may be for the mixin."""
+    if not text_data or '"group.' not in text_data:
+        return None, {}
+    try:
+        content = json.loads(text_data)
+    except (ValueError, RecursionError):
+        return None, {}
+    return (content.get("type"), content) if isinstance(content, dict) else (None, {})
 
 
 async def _max_members(manager: GroupManager, group: ConnectionGroup) -> int | None:

@@ -11,10 +11,10 @@ from asgiref.sync import async_to_sync
 
 from . import names
 from .connection import LocalConnection, Message
-from .exceptions import ConnectionClosed
+from .exceptions import ConnectionClosed, StoreUnavailable
 from .facts import check_info
 from .relay import BAD_MESSAGE, call_layer
-from .stores.base import Member
+from .stores.base import Member, StoreRebuilding
 
 if TYPE_CHECKING:
     from .manager import GroupManager
@@ -97,8 +97,11 @@ class ConnectionGroup:
         It is that of a GroupChange: who has seen that one has seen everything.
         """
         store = self.manager.store
-        [revision] = await store.revisions(store.shard(self.name), [self.name])
-        return revision
+        try:
+            [summary] = await store.summaries(store.shard(self.name), [self.name])
+        except StoreRebuilding as error:
+            raise StoreUnavailable(f"{store} is being written again.") from error
+        return summary.revision
 
     def revision(self) -> int:
         return async_to_sync(self.arevision)()

@@ -10,6 +10,7 @@ from .stores.base import Entry, Member
 if TYPE_CHECKING:
     from .groups import Connection, ConnectionGroup
     from .receiver import Receiver
+    from .state import Viewer
     from .writer import Request
 
 JOINING, JOINED, LEAVING, ENDED = "joining", "joined", "leaving", "ended"
@@ -23,13 +24,19 @@ class Membership:
         group: ConnectionGroup,
         connection: LocalConnection,
         member: Member,
-        told: bool,
+        hooked: bool,
+        shown: bool = False,
     ) -> None:
         self.group = group
         self.connection = connection
         self.member = member
         #: Its consumer has hooks.
-        self.told = told
+        self.hooked = hooked
+        #: Its client is shown the group's state.
+        self.shown = shown
+        #: It wants to be told of changes.
+        self.told = hooked or shown
+        self.viewer: Viewer | None = None
         self.state = JOINING
         self.revision = 0
         #: The store has said that it is a member, and not yet that it is none.
@@ -97,7 +104,7 @@ class LocalGroup:
         self.members: dict[Membership, None] = {}
         #: How many of them the store has, by its answers.
         self.size = 0
-        #: The revision up to which members who are told have been; 0: there are none.
+        #: The revision up to which hooks have been told; 0: no member has any.
         self.known = 0
         #: The node's channels are in the layer's groups.
         self.entered = False
@@ -114,9 +121,9 @@ class LocalGroup:
         return first is not None and first.user_id is not None
 
     @property
-    def told(self) -> bool:
-        """Whether a member wants to be told of changes."""
-        return any(one.told for one in self.members)
+    def hooked(self) -> bool:
+        """Whether a member's hooks are told of changes."""
+        return any(one.hooked for one in self.members)
 
     def write(self, frame: Message, exclude: frozenset[str]) -> None:
         """Send a frame to every member's client."""

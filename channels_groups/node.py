@@ -17,6 +17,7 @@ from .connection import LocalConnection, Message
 from .facts import check_info
 from .membership import Membership
 from .shard import Shard
+from .state import States
 from .stores.base import Member
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ class Node:
         self.process = f"{socket.gethostname()}:{os.getpid()}:{next(_numbers)}"
         self.connections: dict[str, LocalConnection] = {}
         self.announcer = Announcer()
-        self.changes = Changes(manager, self.settings.change_interval)
+        self.states = States(manager)
+        self.changes = Changes(manager, self.states)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing: asyncio.Task[None] | None = None
         self.store.attach()
@@ -95,13 +97,14 @@ class Node:
         user_id: str | None,
         info: dict[str, Any],
         limit: int | None,
-        told: bool,
+        hooked: bool,
+        shown: bool = False,
     ) -> None:
         """Make a connection a member; see Shard.join() for what it raises."""
         connection.check_open()
         channel_name = connection.channel_name
         member = Member(connection.id, channel_name, user_id, info, time.time())
-        membership = Membership(group, connection, member, told)
+        membership = Membership(group, connection, member, hooked, shown)
         await self._shard(group).join(membership, limit)
 
     def check_free(self, connection: LocalConnection) -> None:
@@ -177,6 +180,7 @@ class Node:
         """Go with the last connection. The next one makes another node."""
         await asyncio.gather(*(shard.close() for shard in self._shards))
         await self.changes.stop()
+        await self.states.stop()
         await self.announcer.stop()
         await self.store.detach()
         shutdown.remove(self.hook)

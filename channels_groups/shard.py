@@ -95,6 +95,7 @@ class Shard:
         else:
             membership.committed = True
             membership.revision = answer.revision
+            self._show(membership)
         request.answer(answer)
         if answer.outcome in ("full", "unchanged"):
             request.finish()
@@ -108,10 +109,11 @@ class Shard:
     def forget(self, membership: Membership) -> None:
         """End a membership here; the store has ended it or never knew of it."""
         membership.end()
+        self.node.states.leave(membership)
         group = self.groups.get(membership.group.name)
         if group and membership in group.members:
             del group.members[membership]
-            if membership.told and not group.told:
+            if membership.hooked and not group.hooked:
                 self.node.changes.forget(group)
             if not group.members:
                 self._writer.leave_layer(group)
@@ -132,7 +134,8 @@ class Shard:
     def _admit(self, membership: Membership, revision: int) -> None:
         group = self.groups[membership.group.name]
         membership.admit(revision)
-        if membership.told and not group.known:
+        self._show(membership)
+        if membership.hooked and not group.known:
             self.node.changes.begin(group, revision)
 
     async def _join(self, membership: Membership, limit: int | None) -> Answer:
@@ -231,8 +234,12 @@ class Shard:
         self._announce(group, fired, answer, request.announced, request.waiting)
         if answer.told:
             self.node.changes.add("left", group.name, membership.member, answer)
-        if membership.told and not connection.ended:
+        if membership.hooked and not connection.ended:
             connection.tell(self.node.changes.own_leave(membership, answer))
+
+    def _show(self, membership: Membership) -> None:
+        if membership.shown:
+            self.node.states.enter(membership)
 
     def _announce(
         self,

@@ -17,7 +17,7 @@ LEVELS = [
     ["connection", "lease", "listing", "receiver", "relay"],
     [
         *("announcer", "changes", "groups", "membership", "node", "shard"),
-        *("shutdown", "writer"),
+        *("shutdown", "state", "writer"),
     ],
     ["manager"],
     ["admin", "apps", "checks", "consumers", "management", "testing"],

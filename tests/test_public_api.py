@@ -70,6 +70,14 @@ def signature(function):
     return str(inspect.Signature(parameters))
 
 
+def test_consumers_that_show_state():
+    for mixin in (
+        consumers.AsyncGroupStateConsumerMixin,
+        consumers.GroupStateConsumerMixin,
+    ):
+        has(mixin, {**CONSUMER, "get_group_member": "(connection)"})
+
+
 def has(owner, signatures):
     assert {name: signature(getattr(owner, name)) for name in signatures} == signatures
 
@@ -157,6 +165,7 @@ def test_settings():
         "max_members": None,
         "outbox": 1000,
         "plain_group_send": True,
+        "state_limit": 1000,
     }
     assert {key: settings[key] for key in wanted} == wanted
 

@@ -4,7 +4,12 @@ import inspect
 
 import pytest
 
-from channels_groups.consumers import AsyncGroupConsumerMixin, GroupConsumerMixin
+from channels_groups.consumers import (
+    AsyncGroupConsumerMixin,
+    AsyncGroupStateConsumerMixin,
+    GroupConsumerMixin,
+    GroupStateConsumerMixin,
+)
 from channels_groups.groups import Connection, ConnectionGroup
 from channels_groups.manager import GroupManager
 
@@ -98,6 +103,24 @@ def test_both_mixins_take_the_same_parameters(name):
     assert parameters(one) == parameters(two)
     assert is_async(one) == (name in COROUTINES | HANDLERS)
     assert not is_async(two)
+
+
+STATE = {"get_group_member", "receive", "groups_state", "groups_left"}
+
+
+def test_the_mixins_for_state_add_the_same_names():
+    pairs = [
+        (AsyncGroupStateConsumerMixin, AsyncGroupConsumerMixin),
+        (GroupStateConsumerMixin, GroupConsumerMixin),
+    ]
+    for mixin, base in pairs:
+        assert public(mixin) - public(base) == STATE
+    for name in STATE:
+        one = getattr(AsyncGroupStateConsumerMixin, name)
+        two = getattr(GroupStateConsumerMixin, name)
+        assert parameters(one) == parameters(two)
+        assert is_async(one) == (name != "get_group_member")
+        assert not is_async(two)
 
 
 #: As docs and DESIGN have them.

@@ -107,6 +107,18 @@ class Answer:
     previous: int = 0
 
 
+@dataclass(frozen=True)
+class Summary:
+    """A group at one moment.
+
+    revision: of its last change, 0 if nobody in it wants to be told of changes.
+    """
+
+    revision: int
+    count: int
+    user_count: int
+
+
 class Loss(NamedTuple):
     """A membership that ended with its process. Its answer is as of a Leave's."""
 
@@ -319,10 +331,10 @@ class BaseStore(ABC):
         """Return one member."""
 
     @abstractmethod
-    async def revisions(self, shard: int, groups: Sequence[str]) -> list[int]:
-        """Return the revision of each group's last change, 0 where nobody is told.
+    async def summaries(self, shard: int, groups: Sequence[str]) -> list[Summary]:
+        """Look at some groups of one shard at one moment.
 
-        All of them are in the shard.
+        Raise StoreRebuilding while the living nodes write back what was lost.
         """
 
     @abstractmethod

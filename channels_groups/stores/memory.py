@@ -27,6 +27,7 @@ from .base import (
     NodeState,
     Operation,
     Renewal,
+    Summary,
     Update,
 )
 
@@ -171,9 +172,9 @@ class MemoryStore(BaseStore):
     async def member(self, group: str, id: str) -> Member | None:
         return next((one for one in self._members(group) if one.id == id), None)
 
-    async def revisions(self, shard: int, groups: Sequence[str]) -> list[int]:
+    async def summaries(self, shard: int, groups: Sequence[str]) -> list[Summary]:
         with self._lock:
-            return [self._groups.get(name, _Group()).revision for name in groups]
+            return [self._summary(name) for name in groups]
 
     async def members(self, group: str, cursor: Any) -> tuple[list[Member], Any]:
         rest = self._members(group) if cursor is None else cursor
@@ -278,14 +279,23 @@ class MemoryStore(BaseStore):
 
     def _members(self, name: str) -> list[Member]:
         with self._lock:
-            group = self._groups.get(name, _Group())
-            gone = self._expired()
-            return [
-                member
-                for node, entries in group.nodes.items()
-                if node not in gone
-                for member, _ in entries.values()
-            ]
+            return self._living(name)
+
+    def _living(self, name: str) -> list[Member]:
+        group = self._groups.get(name, _Group())
+        gone = self._expired()
+        return [
+            member
+            for node, entries in group.nodes.items()
+            if node not in gone
+            for member, _ in entries.values()
+        ]
+
+    def _summary(self, name: str) -> Summary:
+        members = self._living(name)
+        users = {member.user_id for member in members} - {None}
+        revision = self._groups.get(name, _Group()).revision
+        return Summary(revision, len(members), len(users))
 
     def _counts(self) -> dict[str, int]:
         with self._lock:

@@ -39,6 +39,7 @@ from .base import (
     Operation,
     Renewal,
     StoreRebuilding,
+    Summary,
 )
 from .line import BROKEN, Line
 from .records import Records
@@ -231,10 +232,12 @@ class RedisStore(BaseStore):
         record = await self._read(self.shard(group), MEMBER, keys, [group, id])
         return self.records.unpack(id.encode(), record) if record else None
 
-    async def revisions(self, shard: int, groups: Sequence[str]) -> list[int]:
-        args = [_pack([*groups])]
-        answer: list[int] = await self._read(shard, REVISIONS, self._keys("told"), args)
-        return answer
+    async def summaries(self, shard: int, groups: Sequence[str]) -> list[Summary]:
+        keys = self._keys("leases", "index", "told", "rebuilding", "void")
+        answer = await self._read(shard, SUMMARIES, keys, [_pack([*groups])])
+        if answer is None:
+            raise StoreRebuilding
+        return [Summary(*one) for one in answer]
 
     async def group_nodes(self, group: str) -> list[str]:
         keys = self._keys("leases")
@@ -566,7 +569,7 @@ RANKING = load("ranking")
 REGISTER = load("register")
 RELEASE = load("release")
 RENEW = load("renew")
-REVISIONS = load("revisions")
+SUMMARIES = load("summaries")
 TOTALS = load("totals")
 USERS = load("users")
 WATCH = load("watch")

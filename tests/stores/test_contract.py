@@ -15,6 +15,7 @@ from channels_groups.stores.base import (
     LeaseLost,
     Leave,
     StoreRebuilding,
+    Summary,
     Update,
 )
 
@@ -51,6 +52,10 @@ NAMES = [
 
 def outcomes(answers):
     return [answer.outcome for answer in answers]
+
+
+async def revisions_of(lab, *groups):
+    return [one.revision for one in await lab.store.summaries(0, groups)]
 
 
 def facts(answer):
@@ -180,7 +185,7 @@ async def test_each_change_names_the_one_before_as_long_as_somebody_is_told(lab)
     """So who has missed one finds it out by the next."""
     one, two = await lab.node(), await lab.node()
     assert (await one.join("room", ANN)).previous == 0
-    assert await lab.store.revisions(0, ["room", "other"]) == [0, 0]
+    assert await revisions_of(lab, "room", "other") == [0, 0]
     chain = [
         await two.join("room", BOB, told=True),
         *await one.commit(
@@ -196,15 +201,36 @@ async def test_each_change_names_the_one_before_as_long_as_somebody_is_told(lab)
     assert chain[0].previous == 0
     revisions = [answer.revision for answer in chain]
     assert [answer.previous for answer in chain[1:]] == revisions[:-1]
-    assert await lab.store.revisions(0, ["other", "room"]) == [0, revisions[-1]]
+    assert await revisions_of(lab, "other", "room") == [0, revisions[-1]]
     await lab.expire(one)
     losses = (await two.evict(one)).losses
     [lost] = [loss.answer for loss in losses if loss.group == "room"]
     assert (lost.previous, lost.told) == (revisions[-1], True)
-    assert await lab.store.revisions(0, ["room"]) == [lost.revision]
+    assert await revisions_of(lab, "room") == [lost.revision]
     last = await two.leave("room", BOB, told=True)
     assert (last.previous, last.told) == (lost.revision, False)
     assert (await two.join("room", BOB, told=True)).previous == 0
+
+
+@every_store
+async def test_groups_are_looked_at_together(lab):
+    one, two = await lab.node(), await lab.node()
+    await one.join("room", member("a", "ann"), told=True)
+    await two.join("room", member("b", "ann"))
+    await two.join("room", member("c", "cat"))
+    await one.join("other", member("d"))
+    room, other, none = await lab.store.summaries(0, ["room", "other", "none"])
+    assert (room.count, room.user_count) == (3, 2)
+    assert (other, none) == (Summary(0, 1, 0), Summary(0, 0, 0))
+    left = await two.leave("room", member("c", "cat"))
+    [after] = await lab.store.summaries(0, ["room"])
+    assert after == Summary(left.revision, 2, 1) and after.revision > room.revision
+    await lab.expire(two)
+    [without] = await lab.store.summaries(0, ["room"])
+    assert without == Summary(left.revision, 1, 1)
+    [loss] = (await one.evict(two)).losses
+    [without] = await lab.store.summaries(0, ["room"])
+    assert without == Summary(loss.answer.revision, 1, 1)
 
 
 @every_store
@@ -937,6 +963,8 @@ async def test_an_emptied_store_takes_only_what_is_written_back(lab):
     assert await one.register() == await two.register() != old
     with pytest.raises(StoreRebuilding):
         await one.join("room", CAT)
+    with pytest.raises(StoreRebuilding):
+        await lab.store.summaries(0, ["room"])
     restored = await one.commit(Join("room", ANN), sequence=10, restore=True)
     restored += await two.commit(Join("room", BOB), sequence=10, restore=True)
     assert [facts(answer) for answer in restored] == [

@@ -99,6 +99,32 @@ local function last_told(told_groups, group)
   return tonumber(call('ZSCORE', told_groups, group) or 0)
 end
 
+-- How many members of a group are on other nodes than these.
+local function count_without(index, group, nodes)
+  local count = tonumber(call('ZSCORE', index, group) or 0)
+  for _, node in ipairs(nodes) do
+    count = count - call('HLEN', members_key(group, node))
+  end
+  return count
+end
+
+-- The users of a group all of whose connections are on these nodes.
+local function users_only_on(group, nodes)
+  local connections, users = {}, {}
+  for _, node in ipairs(nodes) do
+    for _, record in ipairs(call('HVALS', members_key(group, node))) do
+      local user = user_of(record)
+      if user then connections[user] = (connections[user] or 0) + 1 end
+    end
+  end
+  for user, number in pairs(connections) do
+    if tonumber(call('HGET', prefix .. 'users:' .. group, user) or 0) <= number then
+      users[#users + 1] = user
+    end
+  end
+  return users
+end
+
 -- Count one member less; return count, user_count and the user's connections.
 local function count_out(index, group, user)
   local count = tonumber(call('ZINCRBY', index, -1, group))

@@ -4,10 +4,5 @@
 -- Returns the number.
 
 local index, leases = unpack(KEYS)
-local group = ARGV[2]
 
-local count = tonumber(call('ZSCORE', index, group) or 0)
-for _, node in ipairs(expired(leases)) do
-  count = count - call('HLEN', members_key(group, node))
-end
-return count
+return count_without(index, ARGV[2], expired(leases))

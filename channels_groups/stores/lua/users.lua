@@ -6,20 +6,6 @@
 
 local leases = KEYS[1]
 local group = ARGV[2]
-local users = prefix .. 'users:' .. group
 
-local gone = {}
-for _, node in ipairs(expired(leases)) do
-  for _, record in ipairs(call('HVALS', members_key(group, node))) do
-    local user = user_of(record)
-    if user then gone[user] = (gone[user] or 0) + 1 end
-  end
-end
-local answer = {call('HLEN', users)}
-for user, connections in pairs(gone) do
-  if tonumber(call('HGET', users, user) or 0) <= connections then
-    answer[1] = answer[1] - 1
-    answer[#answer + 1] = user
-  end
-end
-return answer
+local gone = users_only_on(group, expired(leases))
+return {call('HLEN', prefix .. 'users:' .. group) - #gone, unpack(gone)}
