@@ -74,7 +74,7 @@ def _check_layer(alias: str) -> Iterator[CheckMessage]:
     lease = conf.get_settings(alias).lease
     # Not getattr(): channels_redis pub/sub would look for a running loop.
     expiry = vars(layer).get("group_expiry")
-    if expiry is not None and expiry < LEASES * lease:
+    if expiry and expiry < LEASES * lease:
         message = (
             f"{where} has a group_expiry of {expiry} s, which is short beside the "
             f"LEASE of {lease} s."

@@ -17,6 +17,8 @@ from channels.layers import BaseChannelLayer
 
 MAX_LENGTH = 1000
 PREFIX = "groups."
+#: No own name is longer: channels_postgres keeps 100 characters, prefix included.
+MAX_OWN_LENGTH = 89
 #: Names whose names in the layer are remembered: most are asked for again.
 CACHED = 4096
 
@@ -65,7 +67,7 @@ def own_name(name: str) -> str:
     Plain names never begin with ``groups.``, so the two never meet.
     """
     own = PREFIX + plain_name(name)
-    return own if _is_accepted(own) else PREFIX + _map(name)
+    return own if len(own) <= MAX_OWN_LENGTH else PREFIX + _map(name)
 
 
 def _is_accepted(name: str) -> bool:

@@ -45,6 +45,7 @@ class Relay:
         self._shard = shard
         self._groups = groups
         self._receiver: Receiver | None = None
+        self.started = False
         self._heard: dict[str, asyncio.Future[None]] = {}
         self._calls = asyncio.Semaphore(CALLS)
         self._kinds: dict[str, Callable[[Message], None]] = {
@@ -63,8 +64,14 @@ class Relay:
 
     async def start(self) -> None:
         """Take a new channel and read it."""
-        channel = await self._call(self._layer.new_channel())
-        self._receiver = Receiver(self._layer, channel, self._handle)
+        if self._receiver is None:
+            channel = await self._call(self._layer.new_channel())
+            self._receiver = Receiver(self._layer, channel, self._handle)
+        if not self._store.layer_confirms:
+            # channels_postgres drops what comes before, and would listen twice if
+            # another channel were read meanwhile.
+            await self.hear()
+        self.started = True
 
     async def stop(self) -> None:
         """Stop by a message to itself.

@@ -190,7 +190,7 @@ class Writer:
     def refresh(self) -> None:
         """Enter the groups again that the layer will soon have forgotten."""
         expiry = getattr(self._node.layer, "group_expiry", None)
-        if expiry is None or self._stale:
+        if not expiry or self._stale:  # 0 is channels_postgres' for never.
             return
         # The next heartbeat must not find one that is past its half.
         oldest = self._loop.time() + self._node.settings.renewal - expiry / 2
@@ -422,7 +422,7 @@ class Writer:
 
     async def _register(self) -> None:
         """Take a new identity: begin to listen, then tell the store."""
-        if not self._relay.channel:
+        if not self._relay.started:
             await self._relay.start()
         id, channel = secrets.token_urlsafe(9), self._relay.channel
         incarnation = Incarnation(id, channel, self._node.process)

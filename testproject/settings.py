@@ -28,6 +28,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "channels",
     "channels_groups",
+    "channels_groups.database",
     "testproject.rooms",
 ]
 MIDDLEWARE = [

@@ -13,7 +13,7 @@ LEVELS = [
         *("conf", "deadline", "exceptions", "facts", "migrations", "models"),
         *("names", "signals"),
     ],
-    ["stores"],
+    ["stores", "database"],
     ["connection", "lease", "listing", "receiver", "relay"],
     [
         *("announcer", "changes", "groups", "membership", "node", "shard"),

@@ -13,22 +13,27 @@ from .base import BaseStore
 
 def make_store(alias: str, layer: Any) -> BaseStore:
     """Make the store of a channel layer; raise ImproperlyConfigured if none fits."""
-    path = conf.get_settings(alias).store or _path(alias, layer)
+    fitting = _find(layer)
+    path = conf.get_settings(alias).store or fitting
+    name = f"{type(layer).__module__}.{type(layer).__qualname__}"
+    if path is None:
+        raise ImproperlyConfigured(
+            f"channels_groups has no store for {name}: set CHANNELS_GROUPS[{alias!r}]"
+            f'["STORE"] to "{DATABASE}", or to the dotted path of your own.'
+        )
+    if path != fitting and path in STORES.values():
+        raise ImproperlyConfigured(f"The store {path} does not go with {name}.")
     store: BaseStore = conf.load(alias, "STORE", path)(alias, layer)
     return store
 
 
-def _path(alias: str, layer: Any) -> str:
+def _find(layer: Any) -> str | None:
     """Return the path of the store for the layer's class, or one above it."""
     for cls in type(layer).__mro__:
         path = STORES.get(f"{cls.__module__}.{cls.__qualname__}")
         if path:
             return path
-    name = f"{type(layer).__module__}.{type(layer).__qualname__}"
-    raise ImproperlyConfigured(
-        f"channels_groups has no store for {name}: set CHANNELS_GROUPS[{alias!r}]"
-        '["STORE"] to the dotted path of one.'
-    )
+    return None
 
 
 STORES = {
@@ -38,3 +43,5 @@ STORES = {
         "channels_groups.stores.redis.PubSubStore"
     ),
 }
+#: The store that goes with any layer.
+DATABASE = "channels_groups.database.store.DatabaseStore"

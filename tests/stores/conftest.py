@@ -1,17 +1,33 @@
 """One store of each kind, and what a test does with it."""
 
 import pytest
-from channels.layers import get_channel_layer
+from channels.layers import InMemoryChannelLayer, get_channel_layer
 
-from channels_groups.stores import make_store
+from channels_groups.stores import DATABASE, make_store
 from channels_groups.stores.memory import MemoryStore
 
-from ..helpers import layers
+from ..helpers import databases, layers
+from ..helpers.databases import Database
 from ..helpers.server import RedisServer, ServerMissing, find_server
-from .lab import Clock, Lab
+from .lab import Clock, DatabaseLab, Lab, RedisLab
 
 BACKENDS = {"core": layers.CORE, "pubsub": layers.PUBSUB}
-KINDS = ["memory", "core", "pubsub", "core-sealed", "core-redis7", "pubsub-redis7"]
+#: The fixture with the server of each kind of store.
+SERVERS = {
+    "memory": "nothing",
+    "core": "seasoned_redis",
+    "pubsub": "seasoned_redis",
+    "core-redis7": "redis7",
+    "pubsub-redis7": "redis7",
+    "database-sqlite": "sqlite_database",
+}
+KINDS = [*SERVERS, "core-sealed"]
+#: Seconds for a call of the database store, on a busy machine; its own are 1.5.
+PATIENCE = 15
+DATABASE_KINDS = [kind for kind in KINDS if kind.startswith("database")]
+REDIS_KINDS = [kind for kind in KINDS if kind.startswith(("core", "pubsub"))]
+#: Those in which a node's connection can be seen to be lost.
+CONNECTED_KINDS = [*REDIS_KINDS]
 
 
 @pytest.fixture(scope="session")
@@ -46,38 +62,48 @@ def kind(request):
 
 @pytest.fixture
 def server(request, kind):
-    if kind == "memory":
-        return None
-    return request.getfixturevalue("redis7" if "redis7" in kind else "seasoned_redis")
+    """The server, or the database, of a kind of store."""
+    return request.getfixturevalue(SERVERS[kind.removesuffix("-sealed")])
 
 
 @pytest.fixture
-async def lab(kind, server, prefix, settings):
+def nothing():
+    """What the memory store needs."""
+
+
+@pytest.fixture(scope="session")
+def sqlite_database(tmp_path_factory, django_db_blocker):
+    directory = tmp_path_factory.mktemp("sqlite")
+    with django_db_blocker.unblock():
+        with Database("groups-sqlite", databases.sqlite(directory)) as database:
+            yield database
+
+
+@pytest.fixture
+async def lab(kind, server, prefix, settings, django_db_blocker, monkeypatch):
     """A store with nothing in it, which has to be left so."""
-    if server is None:
-        clock = Clock()
-        lab = Lab(MemoryStore("default", None, clock), clock=clock)
-    else:
-        config = {"symmetric_encryption_keys": ["secret"]} if "sealed" in kind else {}
-        backend = BACKENDS[kind.partition("-")[0]]
-        settings.CHANNEL_LAYERS = layers.redis_layer(
-            backend, server.url, prefix, **config
-        )
-        store = make_store("default", get_channel_layer())
-        lab = Lab(store, server=server, prefix=prefix)
+    monkeypatch.setattr("channels_groups.database.store.TIMEOUT", PATIENCE)
+    lab = make_lab(kind, server, prefix, settings)
     lab.store.attach()
     try:
-        yield lab
-        await lab.leave_nothing()
+        with django_db_blocker.unblock():
+            yield lab
+            await lab.leave_nothing()
     finally:
-        await lab.store.detach()
-        if server is not None:
-            await close(get_channel_layer())
+        await lab.close()
 
 
-async def close(layer):
-    """Close what a layer keeps for this event loop."""
-    if hasattr(layer, "close_pools"):
-        await layer.close_pools()
-    else:
-        await layer.flush()
+def make_lab(kind, server, prefix, settings):
+    """Return a lab for a kind of store; it changes the settings that they need."""
+    config = {"symmetric_encryption_keys": ["secret"]} if "sealed" in kind else {}
+    if kind == "memory":
+        clock = Clock()
+        return Lab(MemoryStore("default", None, clock), clock)
+    if kind.startswith("database"):
+        settings.CHANNEL_LAYERS = layers.memory_layer(**config)
+        settings.CHANNELS_GROUPS = {"default": {"STORE": DATABASE}}
+        settings.DATABASE_ROUTERS = [server.router]
+        return DatabaseLab(make_store("default", InMemoryChannelLayer()), server)
+    backend = BACKENDS[kind.partition("-")[0]]
+    settings.CHANNEL_LAYERS = layers.redis_layer(backend, server.url, prefix, **config)
+    return RedisLab(make_store("default", get_channel_layer()), server, prefix)

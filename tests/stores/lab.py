@@ -2,7 +2,11 @@
 
 import asyncio
 
+from django.db import connections
+
 from channels_groups import names
+from channels_groups.database import models
+from channels_groups.database.vendors import Clock as Now
 from channels_groups.stores.base import (
     Entry,
     Holdings,
@@ -19,6 +23,11 @@ from ..helpers.eventually import aeventually
 LEASE = 60
 RENEWAL = 20
 
+MODELS = (
+    *(models.Book, models.Node, models.Group, models.Part, models.Membership),
+    models.Watcher,
+)
+
 
 class Clock:
     """The time, which goes on when it is told to."""
@@ -31,13 +40,14 @@ class Clock:
 
 
 class Lab:
-    """A store with its nodes. `server` is None for the memory store."""
+    """A store with its nodes: the memory store, and what others have in common."""
 
-    def __init__(self, store, *, clock=None, server=None, prefix=""):
+    #: An answer can be lost on its way, so the last one to a dead node is kept.
+    keeps_answers = False
+
+    def __init__(self, store, clock=None):
         self.store = store
         self.clock = clock
-        self.server = server
-        self.prefix = prefix
         self.nodes = []
 
     async def node(self, lease=LEASE, shard=0):
@@ -60,6 +70,48 @@ class Lab:
 
         await aeventually(are_gone)
 
+    def run_out(self, node):
+        """Put the end of a node's lease into the past."""
+        self.store._nodes[node.id].deadline = self.clock.now - 1
+
+    def keys(self):
+        """Return what there is of nodes and groups, and will stay there."""
+        return [*self.store._nodes, *self.store._groups]
+
+    async def close(self):
+        """Close what the store and its layer keep for this event loop."""
+        await self.store.detach()
+
+    async def leave_nothing(self):
+        """Take every node out; then nothing may be left."""
+        for node in self.nodes:
+            await node.leave_all()
+            await node.release()
+        assert not self.keys()
+
+
+class RedisLab(Lab):
+    """A store on a server of which a prefix is its own."""
+
+    keeps_answers = True
+
+    def __init__(self, store, server, prefix):
+        super().__init__(store)
+        self.server = server
+        self.prefix = prefix
+
+    def run_out(self, node):
+        with self.server.client() as client:
+            client.zadd(f"{self.prefix}:groups:leases", {node.id: 1}, xx=True)
+
+    async def disconnect(self, node):
+        """Let the store's connection of a node end."""
+        await self.store._unsubscribe(node.incarnation)
+
+    def is_connected(self, node):
+        channel = f"{self.prefix}:groups:alive:{node.id}"
+        return channel in self._subscriptions()
+
     async def rebuilt(self):
         """Wait until the store takes more than what is written back."""
         with self.server.client() as client:
@@ -69,8 +121,18 @@ class Lab:
     def empty(self):
         """Delete everything that the store has on the server, as FLUSHALL does."""
         with self.server.client() as client:
-            for key in self.keys():
+            for key in layers.keys_of(self.server, self.prefix):
                 client.delete(key)
+
+    def lose_lease(self, node):
+        """Delete what says that a node has a lease."""
+        with self.server.client() as client:
+            assert client.zrem(f"{self.prefix}:groups:leases", node.id)
+
+    def lose_index(self, node):
+        """Delete what says in which groups a node has members."""
+        with self.server.client() as client:
+            assert client.delete(f"{self.prefix}:groups:node:{node.id}")
 
     async def restart(self, dump):
         """Let the server start again with the data that dump() returned."""
@@ -80,34 +142,91 @@ class Lab:
                 client.restore(key, 0, value)
             client.set(f"{self.prefix}:groups:run", "another")
         for node in self.nodes:
-            await self.store._unsubscribe(node.incarnation)
+            await self.disconnect(node)
         await aeventually(self._subscriptions, equals=[])
 
     def dump(self):
         """Return what the store has on the server."""
         with self.server.client(decode_responses=False) as client:
-            return {key: client.dump(key) for key in self.keys()}
+            keys = layers.keys_of(self.server, self.prefix)
+            return {key: client.dump(key) for key in keys}
 
     def keys(self):
-        """Return the keys that are there, or what the memory store holds."""
-        if self.server is None:
-            return [*self.store._nodes, *self.store._groups]
-        return layers.keys_of(self.server, self.prefix)
+        # What an evicted node may yet ask for expires by itself.
+        keys = layers.keys_of(self.server, self.prefix)
+        return [key for key, ttl in keys.items() if not 0 < ttl <= 600]
+
+    async def close(self):
+        await super().close()
+        layer = self.store.layer
+        if hasattr(layer, "close_pools"):
+            await layer.close_pools()
+        else:
+            await layer.flush()
 
     async def leave_nothing(self):
-        """Take every node out; then nothing may be left."""
-        for node in self.nodes:
-            await node.leave_all()
-            await node.release()
-        keys = self.keys()
-        if self.server:
-            # What an evicted node may yet ask for; it expires by itself.
-            keys = [key for key, ttl in keys.items() if not 0 < ttl <= 600]
-            await aeventually(self._subscriptions, equals=[])
-        assert not keys
+        await super().leave_nothing()
+        await aeventually(self._subscriptions, equals=[])
 
     def _subscriptions(self):
         return layers.subscriptions_of(self.server, self.prefix)
+
+
+class DatabaseLab(Lab):
+    """A store on a database of the tests' own."""
+
+    keeps_answers = True
+
+    def __init__(self, store, database):
+        super().__init__(store)
+        self.database = database
+
+    def rows(self, model):
+        """Return the rows of a table, to be used in run()."""
+        return model.objects.using(self.database.alias)
+
+    def run_out(self, node):
+        found = self.rows(models.Node).filter(id=node.id, evicted_until=0)
+        self.database.run(found.update, deadline=1)
+
+    async def disconnect(self, node):
+        """Let go what the connection of a node holds."""
+        await self.store.forget(node.incarnation)
+
+    def is_connected(self, node):
+        held = self.store._vendor.held
+        connection = self.database.run(lambda: connections[self.database.alias])
+        return bool(self.database.run(held, connection, "default", [node.id]))
+
+    async def rebuilt(self):
+        """Wait until the store takes more than what is written back."""
+        books = self.rows(models.Book).filter(rebuilding__gt=Now())
+        await aeventually(lambda: not self.database.run(books.exists))
+
+    def empty(self):
+        """Delete all rows."""
+        for model in MODELS:
+            self.database.run(self.rows(model).all().delete)
+
+    async def close(self):
+        await super().close()
+        self.empty()  # Of what a test leaves that fails.
+
+    def lose_lease(self, node):
+        """Delete what says that a node has a lease."""
+        assert self.database.run(self.rows(models.Node).filter(id=node.id).delete)[0]
+
+    def lose_index(self, node):
+        """Delete what says in which groups a node has members."""
+        assert self.database.run(self.rows(models.Part).filter(node=node.id).delete)[0]
+
+    def keys(self):
+        # The book stays, and what an evicted node may yet ask for.
+        nodes = self.rows(models.Node).filter(evicted_until=0)
+        others = [self.rows(model).all() for model in MODELS[2:]]
+        return [
+            row for rows in (nodes, *others) for row in self.database.run(list, rows)
+        ]
 
 
 class Node:

@@ -21,11 +21,14 @@ from channels_groups.stores.base import (
 
 from ..helpers import layers
 from ..helpers.eventually import aeventually
-from .conftest import KINDS, close
-from .lab import LEASE, Lab, list_groups, list_members, member
+from .conftest import CONNECTED_KINDS, KINDS, REDIS_KINDS
+from .lab import LEASE, RedisLab, list_groups, list_members, member
 
 every_store = pytest.mark.parametrize("kind", KINDS, indirect=True)
-redis_stores = pytest.mark.parametrize("kind", KINDS[1:], indirect=True)
+#: Those of which an answer, a connection or all data may be lost.
+server_stores = pytest.mark.parametrize("kind", KINDS[1:], indirect=True)
+connected_stores = pytest.mark.parametrize("kind", CONNECTED_KINDS, indirect=True)
+redis_stores = pytest.mark.parametrize("kind", REDIS_KINDS, indirect=True)
 unsealed_core = pytest.mark.parametrize("kind", ["core", "core-redis7"], indirect=True)
 
 ANN, BOB, CAT, DAN = (member(id, user=f"user-{id}") for id in ("a", "b", "c", "d"))
@@ -472,7 +475,7 @@ async def test_a_node_is_listed_until_it_is_evicted(lab):
     assert await lab.store.nodes() == []
 
 
-@redis_stores
+@server_stores
 async def test_a_node_is_listed_again_when_the_store_was_emptied(lab):
     node = await lab.node()
     lab.empty()
@@ -663,12 +666,12 @@ async def test_an_expired_node_is_overdue_for_the_others_only(lab):
     assert (await one.renew()).overdue == []
 
 
-@redis_stores
+@connected_stores
 async def test_who_missed_renewals_is_overdue_only_if_its_connection_broke(lab):
     one, silent, broken = await lab.node(), await lab.node(), await lab.node()
     await silent.join("room", ANN)
     await broken.join("room", BOB)
-    await lab.store._unsubscribe(broken.incarnation)
+    await lab.disconnect(broken)
 
     async def overdue():
         return (await one.renew(renewal=0.1)).overdue
@@ -681,29 +684,23 @@ async def test_who_missed_renewals_is_overdue_only_if_its_connection_broke(lab):
     assert await lab.store.count("room") == 1
 
 
-@redis_stores
+@connected_stores
 async def test_a_node_whose_connection_broke_is_not_evicted_before_it_is_overdue(lab):
     one, two = await lab.node(), await lab.node()
     await two.join("room", BOB)
-    await lab.store._unsubscribe(two.incarnation)
-    await two.store._unsubscribe(two.incarnation)
+    await lab.disconnect(two)
     assert (await one.renew(renewal=20)).overdue == []
     assert (await one.evict(two, renewal=20)).losses == []
     assert await lab.store.count("room") == 1
 
 
-@redis_stores
+@connected_stores
 async def test_a_renewal_mends_a_broken_connection(lab):
     one, two = await lab.node(), await lab.node()
-    await lab.store._unsubscribe(two.incarnation)
-    channel = f"{lab.prefix}:groups:alive:{two.id}"
-
-    def subscriptions():
-        return layers.subscriptions_of(lab.server, lab.prefix)
-
-    await aeventually(lambda: channel not in subscriptions())
+    await lab.disconnect(two)
+    await aeventually(lambda: not lab.is_connected(two))
     await two.renew()
-    assert channel in subscriptions()
+    assert lab.is_connected(two)
     assert (await one.renew(renewal=0.001)).overdue == []
 
 
@@ -729,7 +726,7 @@ async def test_a_node_may_release_twice_and_the_others_stay(lab):
     assert (await two.renew()).state == "alive"
 
 
-@redis_stores
+@server_stores
 async def test_a_node_that_releases_is_not_taken_for_one_that_lost_its_data(lab):
     for _ in range(10):
         one = await lab.node()
@@ -915,7 +912,7 @@ async def test_a_living_nodes_wish_to_be_told_of_losses_counts(lab):
     assert loss.answer.told
 
 
-@redis_stores
+@server_stores
 async def test_a_frozen_node_may_ask_what_its_last_commit_did(lab):
     dead, one = await lab.node(), await lab.node()
     answers = await dead.commit(Join("room", ANN), sequence=1)
@@ -938,7 +935,7 @@ async def test_an_evicted_node_has_lost_its_lease_even_if_the_others_are_gone(la
     await lab.node()
 
 
-@redis_stores
+@server_stores
 async def test_a_node_that_released_with_members_is_evicted(lab):
     """The answer to its last leave was lost, as no memory store's can be."""
     dead, one = await lab.node(), await lab.node()
@@ -952,7 +949,7 @@ async def test_a_node_that_released_with_members_is_evicted(lab):
 # A store that lost everything
 
 
-@redis_stores
+@server_stores
 async def test_an_emptied_store_takes_only_what_is_written_back(lab):
     one, two = await lab.node(), await lab.node()
     before = (await one.join("room", ANN)).revision
@@ -1038,15 +1035,14 @@ async def test_who_comes_to_a_restarted_server_first_waits_for_the_others(lab):
     assert facts(await two.join("room", BOB)) == ("joined", 2, 2)
 
 
-@redis_stores
+@server_stores
 async def test_members_are_written_back_whose_index_was_lost(lab):
     """Without it, what a node had is not found when void data is wiped."""
     one, two = await lab.node(), await lab.node()
     held = [(one, "room", ANN), (two, "room", BOB), (one, "alone", ANN)]
     for node, room, who in held:
         await node.join(room, who, told=True)
-    with lab.server.client() as client:
-        client.delete(f"{lab.prefix}:groups:node:{one.id}")
+    lab.lose_index(one)
     in_room = {"room": (1, True)}
     assert (await one.renew(holdings=Holdings(2, 2, in_room))).state == "emptied"
     assert (await two.renew(holdings=Holdings(1, 1, in_room))).state == "emptied"
@@ -1062,13 +1058,12 @@ async def test_members_are_written_back_whose_index_was_lost(lab):
     assert facts(await one.leave("alone", ANN, told=True)) == ("left", 1, 1)
 
 
-@redis_stores
+@server_stores
 async def test_a_lease_that_nobody_evicted_is_lost_data(lab):
     one, two = await lab.node(), await lab.node()
     await one.join("room", ANN)
     await two.join("room", BOB)
-    with lab.server.client() as client:
-        client.zrem(f"{lab.prefix}:groups:leases", one.id)
+    lab.lose_lease(one)
     assert (await one.renew()).state == "emptied"
     assert (await two.renew()).state == "emptied"
     assert (await two.renew()).overdue == []
@@ -1100,7 +1095,7 @@ async def test_groups_are_spread_over_the_hosts(
     urls = [seasoned_redis.url, second_redis.url]
     settings.CHANNEL_LAYERS = layers.redis_layer(backend, urls, prefix)
     store = make_store("default", get_channel_layer())
-    lab = Lab(store, server=seasoned_redis, prefix=prefix)
+    lab = RedisLab(store, seasoned_redis, prefix)
     store.attach()
     nodes = [await lab.node(shard=shard) for shard in (0, 1)]
     wanted = {f"room{n}": 1 + n % 3 for n in range(60)}
@@ -1120,5 +1115,4 @@ async def test_groups_are_spread_over_the_hosts(
     assert [await store.count(name) for name in wanted] == list(wanted.values())
     await lab.leave_nothing()
     assert not layers.keys_of(second_redis, prefix)
-    await store.detach()
-    await close(get_channel_layer())
+    await lab.close()

@@ -6,11 +6,11 @@ Time is not waited for: a lease runs out when the test says so.
 import asyncio
 import uuid
 from collections import Counter, defaultdict
+from functools import partial
 
 import pytest
-from channels.layers import get_channel_layer
-from django.test import override_settings
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -22,18 +22,18 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from channels_groups.stores import make_store
 from channels_groups.stores.base import Join, LeaseLost, Leave
-from channels_groups.stores.memory import MemoryStore
 
-from ..helpers import layers
-from .conftest import BACKENDS, close
-from .lab import Clock, Lab, list_groups, list_members, member
+from .conftest import make_lab
+from .lab import list_groups, list_members, member
 
 GROUPS = ["red", "green", "größer 😀"]
 USERS = [None, "ann", "bob"]
 #: Names of connections, few enough to meet again.
 CONNECTIONS = [f"connection{number}" for number in range(6)]
+
+#: Histories that are tried, for each sort of store.
+EXAMPLES = {"memory": 100, "core": 25, "pubsub": 25, "database": 10}
 
 groups = st.sampled_from(GROUPS)
 operations = st.lists(
@@ -83,9 +83,8 @@ class StoreModel(RuleBasedStateMachine):
         async def end():
             for node in self.lab.nodes:
                 await self.lab.store.release(0, node.incarnation)
-            await self.lab.store.detach()
-            if self.lab.server:
-                await close(get_channel_layer())
+            await self.lab.close()
+            if self.lab.keeps_answers:
                 self.lab.empty()
 
         self.run(end())
@@ -142,7 +141,7 @@ class StoreModel(RuleBasedStateMachine):
     def expire(self, node):
         """Its lease runs out."""
         if node not in self.evicted:
-            self.run_out(node)
+            self.lab.run_out(node)
             self.expired.add(node)
 
     @rule(node=nodes, dead=nodes, limit=st.integers(1, 5))
@@ -165,8 +164,7 @@ class StoreModel(RuleBasedStateMachine):
         assert eviction.done == (not any(self.members[dead].values()))
         if eviction.done:
             self.expired.discard(dead)
-            if self.lab.server is None:
-                # No answer can be lost on the way, so none is kept.
+            if not self.lab.keeps_answers:
                 self.last_commit.pop(dead, None)
 
     @rule(node=nodes)
@@ -278,45 +276,25 @@ class StoreModel(RuleBasedStateMachine):
             for id, one in joined[group].items()
         }
 
-    def run_out(self, node):
-        """Put the end of a node's lease into the past."""
-        if self.lab.clock:
-            self.lab.store._nodes[node.id].deadline = self.lab.clock.now - 1
-        else:
-            with self.lab.server.client() as client:
-                client.zadd(f"{self.lab.store.prefix}leases", {node.id: 1}, xx=True)
-
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", ["memory", "core", "pubsub", "core-sealed"])
-def test_store_is_what_its_model_is(kind, request):
+@pytest.mark.parametrize(
+    "kind", ["memory", "core", "pubsub", "core-sealed", "database-sqlite"]
+)
+def test_store_is_what_its_model_is(kind, server, settings, django_db_blocker):
     """Random histories, the shortest of which is shown if one goes wrong."""
     loop = asyncio.new_event_loop()
     loop.set_debug(False)  # It would take ten times as long.
-    server = None
-    channel_layers = {}
-    if kind != "memory":
-        server = request.getfixturevalue("seasoned_redis")
-        config = {"symmetric_encryption_keys": ["secret"]} if "sealed" in kind else {}
-        prefix = f"model-{uuid.uuid4().hex}"
-        backend = BACKENDS[kind.partition("-")[0]]
-        channel_layers = layers.redis_layer(backend, server.url, prefix, **config)
-
-    def make_lab(machine):
-        if server is None:
-            clock = Clock()
-            return Lab(MemoryStore("default", None, clock), clock=clock)
-        store = make_store("default", get_channel_layer())
-        return Lab(store, server=server, prefix=prefix)
-
-    machine = type("Model", (StoreModel,), {"loop": loop, "make_lab": make_lab})
-    examples = 100 if server is None else 25
+    prefix = f"model-{uuid.uuid4().hex}"
+    make = partial(make_lab, kind, server, prefix, settings)
+    attributes = {"loop": loop, "make_lab": staticmethod(make)}
+    machine = type("Model", (StoreModel,), attributes)
     try:
-        with override_settings(CHANNEL_LAYERS=channel_layers):
+        with django_db_blocker.unblock():
             run_state_machine_as_test(
                 machine,
-                settings=settings(
-                    max_examples=examples,
+                settings=hypothesis_settings(
+                    max_examples=EXAMPLES[kind.partition("-")[0]],
                     stateful_step_count=30,
                     deadline=None,
                     suppress_health_check=list(HealthCheck),

@@ -7,7 +7,7 @@ from channels_groups.stores import verify
 from channels_groups.stores.base import Holdings, Join, StoreRebuilding
 
 from .lab import member
-from .test_contract import KINDS, every_store, unsealed_core
+from .test_contract import KINDS, every_store, server_stores, unsealed_core
 
 ANN, BOB, CAT = (member(id, user=f"user-{id}") for id in "abc")
 on_core = pytest.mark.parametrize("kind", ["core"], indirect=True)
@@ -178,13 +178,10 @@ async def write_back(lab, nodes):
     await lab.rebuilt()
 
 
-@every_store
+@server_stores  # In memory the lease is the node itself.
 async def test_members_without_a_lease_are_given_to_eviction(lab, full):
     one, two = full
-    if lab.server is None:
-        return  # In memory the lease is the node itself.
-    with lab.server.client() as client:
-        client.zrem(f"{lab.prefix}:groups:leases", two.id)
+    lab.lose_lease(two)
     found, _ = await verify_all(lab.store, mend=True)
     assert "A process without a lease has members." in sentences(found)
     lost = [loss for batch in await one.evict_all(two) for loss in batch.losses]

@@ -1,11 +1,18 @@
 """The system checks: each finds its mistake, and nothing in what is right."""
 
+import subprocess
+import sys
+
 import pytest
 import redis
 from channels.generic.websocket import AsyncWebsocketConsumer
+from django.db import connections
 
 from channels_groups import checks
 from channels_groups.consumers import AsyncGroupConsumerMixin
+from channels_groups.stores import DATABASE
+
+from ..helpers.databases import Router
 
 HOST = "redis://127.0.0.1:1"
 
@@ -71,6 +78,11 @@ def test_short_group_expiry(settings):
     assert ids(checks.check_layers()) == ["W004"]
 
 
+def test_groups_that_never_expire(settings):
+    settings.CHANNEL_LAYERS = core(group_expiry=0)
+    assert checks.check_layers() == []
+
+
 def test_store_that_does_not_fit(settings):
     backend = "channels.layers.BaseChannelLayer"
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": backend}}
@@ -87,3 +99,65 @@ def test_order_of_bases():
     found = {message.obj: message.id for message in checks.check_consumers()}
     assert found.get(Wrong) == "channels_groups.E003"
     assert Right not in found
+
+
+@pytest.mark.parametrize("store", ["memory.MemoryStore", "redis.PubSubStore"])
+def test_store_of_another_layer(settings, store):
+    path = f"channels_groups.stores.{store}"
+    settings.CHANNELS_GROUPS = {"default": {"STORE": path}}
+    settings.CHANNEL_LAYERS = core()
+    (found,) = checks.check_layers()
+    assert ids([found]) == ["E004"]
+    assert "does not go with channels_redis.core.RedisChannelLayer" in found.msg
+
+
+def test_database_store_with_any_layer(settings):
+    settings.CHANNELS_GROUPS = {"default": {"STORE": DATABASE}}
+    settings.CHANNEL_LAYERS = core()
+    assert checks.check_layers() == []
+    settings.CHANNEL_LAYERS = {
+        "default": {"BACKEND": "channels.layers.BaseChannelLayer"}
+    }
+    assert checks.check_layers() == []
+
+
+@pytest.mark.parametrize(
+    "entry, expected",
+    [
+        ({"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}, "in memory"),
+        ({"ENGINE": "django.db.backends.dummy"}, "none of them"),
+    ],
+)
+def test_database_that_does_not_fit(settings, entry, expected):
+    settings.CHANNELS_GROUPS = {"default": {"STORE": DATABASE}}
+    settings.CHANNEL_LAYERS = core()
+    configured = connections.configure_settings({"default": {}, "elsewhere": entry})
+    connections.settings["elsewhere"] = configured["elsewhere"]
+    settings.DATABASE_ROUTERS = [Router("elsewhere")]
+    try:
+        (found,) = checks.check_layers()
+    finally:
+        del connections.settings["elsewhere"]
+        del connections["elsewhere"]
+    assert ids([found]) == ["E004"]
+    assert expected in found.msg
+
+
+def test_database_store_without_its_app():
+    """Django does not start, and says why."""
+    code = """
+from django.conf import settings
+settings.configure(
+    INSTALLED_APPS=["channels_groups"],
+    CHANNEL_LAYERS={"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}},
+    CHANNELS_GROUPS={"default": {"STORE": "%s"}},
+)
+import django
+django.setup()
+"""
+    command = [sys.executable, "-c", code % DATABASE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stderr.strip().endswith(
+        "ImproperlyConfigured: The database store needs 'channels_groups.database' in "
+        "INSTALLED_APPS."
+    )

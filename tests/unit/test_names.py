@@ -109,6 +109,7 @@ def test_any_other_name_is_mapped(name):
 def test_own_names_begin_with_groups_and_plain_ones_never():
     for name in generate(500):
         assert names.own_name(name).startswith("groups.")
+        assert len(names.own_name(name)) <= names.MAX_OWN_LENGTH
         assert not names.plain_name(name).startswith("groups.")
 
 

@@ -1,0 +1,160 @@
+"""Comparing what a layer's book counts with the members that there are."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, TypeVar
+
+from django.db.models import Count, Exists, Model, OuterRef, QuerySet
+
+from channels_groups.stores.base import Disagreement, Findings
+
+from .models import Book, Group, Membership, Node, Part
+from .texts import unescape
+
+#: Groups, or nodes, on a page; whoever joins meanwhile waits for it.
+PAGE = 200
+
+WHO: dict[type[Model], str] = {
+    Book: "The layer",
+    Node: "A process",
+    Group: "It",
+    Part: "A process",
+}
+WHAT = {
+    "groups": "groups",
+    "memberships": "memberships",
+    "count": "members",
+    "user_count": "users",
+    "told": "members who want to be told",
+}
+
+M = TypeVar("M", bound=Model)
+
+
+class Verification:
+    """A page of it, under the lock on the book."""
+
+    def __init__(self, using: str, book: Book, mend: bool) -> None:
+        self._using = using
+        self._book = book
+        self._mend = mend
+        self._found: list[Disagreement] = []
+
+    def page(self, cursor: Any) -> tuple[Findings, Any]:
+        """Return the findings of a page and the next cursor: (step, last id)."""
+        step, last = cursor or (0, None)
+        steps: tuple[Callable[[Any], list[Any]], ...]
+        steps = (self._strays, self._groups, self._nodes, self._total)
+        ids = steps[step](last)
+        findings = Findings(len(ids), self._found)
+        if len(ids) == PAGE:
+            return findings, (step, ids[-1])
+        return findings, (step + 1, None) if step + 1 < len(steps) else None
+
+    def _strays(self, last: Any) -> list[Any]:
+        """Find what belongs to nothing."""
+        groups, parts, nodes = (self._rows(one) for one in (Group, Part, Node))
+        for rows in (
+            parts.filter(~Exists(groups.filter(pk=OuterRef("group")))),
+            self._rows(Membership).filter(~Exists(parts.filter(pk=OuterRef("part")))),
+        ):
+            if rows.exists():
+                self._report("Something that belongs to no group is left over.")
+            if self._mend:
+                ids = list(rows.values_list("pk", flat=True))
+                rows.model._default_manager.using(self._using).filter(
+                    pk__in=ids
+                ).delete()
+        lost = parts.filter(group__layer=self._book.layer)
+        lost = lost.filter(~Exists(nodes.filter(pk=OuterRef("node"))))
+        for node in sorted(set(lost.values_list("node", flat=True))):
+            self._report("A process without a lease has members.", node=node)
+            if self._mend:  # Its memberships are counted with the nodes.
+                nodes.create(id=node, layer=self._book.layer, deadline=0)
+        return []
+
+    def _groups(self, last: Any) -> list[Any]:
+        page = self._page(Group, last)
+        ids = [group.id for group in page]
+        members = self._rows(Membership).filter(part__group__in=ids)
+        parts = self._rows(Part).filter(group__in=ids).select_related("group")
+        counts, told = _count(members, "part"), _count(_told(members), "part")
+        for part in parts:
+            right = {"count": counts.get(part.id, 0), "told": told.get(part.id, 0)}
+            self._compare(part, right, name=part.group.name, node=part.node_id)
+        self._compare_groups(page, members)
+        return ids
+
+    def _compare_groups(self, page: list[Group], members: QuerySet[Membership]) -> None:
+        by = "part__group"
+        counts, told = _count(members, by), _count(_told(members), by)
+        users = _count(members.exclude(user_key=""), by, "user_key")
+        for group in page:
+            right = {
+                "count": counts.get(group.id, 0),
+                "user_count": users.get(group.id, 0),
+                "told": told.get(group.id, 0),
+            }
+            self._compare(group, right, name=group.name)
+
+    def _nodes(self, last: Any) -> list[Any]:
+        page = self._page(Node, last)
+        ids = [node.id for node in page]
+        members = self._rows(Membership).filter(part__node__in=ids)
+        counts = _count(members, "part__node")
+        for node in page:
+            self._compare(node, {"memberships": counts.get(node.id, 0)}, node=node.id)
+        return ids
+
+    def _total(self, last: Any) -> list[Any]:
+        groups = self._rows(Group).filter(layer=self._book.layer).count()
+        self._compare(self._book, {"groups": groups})
+        return []
+
+    def _compare(
+        self,
+        row: Model,
+        right: dict[str, int],
+        name: str | None = None,
+        node: str | None = None,
+    ) -> None:
+        """Report what a row counts wrongly; one that counts nothing is left over."""
+        wrong = {
+            field: number
+            for field, number in right.items()
+            if getattr(row, field) != number
+        }
+        for field, number in wrong.items():
+            what = f"{WHO[type(row)]} counts {getattr(row, field)} {WHAT[field]}"
+            self._report(f"{what} and has {number}.", name, node)
+        rows = self._rows(type(row)).filter(pk=row.pk)
+        if not self._mend:
+            return
+        if right.get("count") == 0:
+            rows.delete()
+        elif wrong:
+            rows.update(**wrong)
+
+    def _report(
+        self, what: str, name: str | None = None, node: str | None = None
+    ) -> None:
+        group = None if name is None else unescape(name)
+        self._found.append(Disagreement(what, 0, group, node))
+
+    def _page(self, model: type[M], last: Any) -> list[M]:
+        rows = self._rows(model).filter(layer=self._book.layer)
+        if last is not None:
+            rows = rows.filter(pk__gt=last)
+        return list(rows.order_by("pk")[:PAGE])
+
+    def _rows(self, model: type[M]) -> QuerySet[M]:
+        return model._default_manager.using(self._using)
+
+
+def _told(members: QuerySet[Membership]) -> QuerySet[Membership]:
+    """Return those who want to be told; what the dead want does not count."""
+    return members.filter(told=True, part__node__deadline__gt=0)
+
+
+def _count(rows: QuerySet[Any], by: str, what: str = "pk") -> dict[Any, int]:
+    return dict(rows.values_list(by).annotate(Count(what, distinct=what != "pk")))
