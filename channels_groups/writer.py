@@ -31,10 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("channels_groups")
 
 #: Operations in one commit. A script blocks the server for as long as it runs.
-BATCH = 100
-#: Groups that one renewal audits.
-AUDIT = 10
-
+BATCH = 250
 CHANGES = {"created": 1, "joined": 1, "left": -1, "destroyed": -1}
 
 
@@ -350,24 +347,30 @@ class Writer:
         return is_missing and request.membership.committed and not request.audited
 
     async def _audit(self, requests: list[Request]) -> None:
-        """Try requests again after a renewal that looks at their groups."""
+        """Try requests again after renewals that look at their groups, one each."""
         for request in requests:
             request.sent = False
         self._queue.extendleft(reversed(requests))
-        self._auditing.extendleft(one.operation.group for one in requests)
-        await self.lease.renew()
+        groups = {request.operation.group for request in requests}
+        self._auditing.extendleft(groups)
+        for _ in groups:
+            if not self._disowned:
+                await self.lease.renew()
         for request in requests:
             request.audited = True
 
     def holdings(self) -> Holdings:
-        """Return what the store should have, with the next few groups in turn."""
+        """Return what the store should have, with the next group in turn.
+
+        There is always one, so that a renewal takes the same whatever this node holds;
+        a group without a name has no members anywhere.
+        """
         if not self._auditing:
             self._auditing.extend(self._groups)
-        groups: dict[str, tuple[int, bool]] = {}
-        while self._auditing and len(groups) < AUDIT:
-            group = self._groups.get(self._auditing.popleft())
-            if group:
-                groups[group.name] = group.size, group.has_users
+        audited = LocalGroup("")
+        while self._auditing and not audited.name:
+            audited = self._groups.get(self._auditing.popleft(), audited)
+        groups = {audited.name: (audited.size, audited.has_users)}
         connections = len(self._node.connections)
         return Holdings(self._acknowledged, self._size, groups, connections)
 

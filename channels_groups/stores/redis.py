@@ -157,11 +157,9 @@ class RedisStore(BaseStore):
         args = [node.id, sequence, "1" if restore else "", _pack(packed)]
         args += [_pack(layer), self._layer_prefix, self._group_expiry]
         answer = await self._run(shard, COMMIT, keys, args)
-        if answer[0] == b"lost":
-            raise LeaseLost
-        if answer[0] == b"rebuilding":
-            raise StoreRebuilding
-        return [_answer(*one) for one in msgpack.unpackb(answer[1])]
+        if isinstance(answer, bytes):
+            return [_answer(*one) for one in msgpack.unpackb(answer)]
+        raise LeaseLost if answer == [b"lost"] else StoreRebuilding
 
     async def evict(
         self,

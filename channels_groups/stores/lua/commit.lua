@@ -5,8 +5,7 @@
 --       layer ('' or channels_redis.core's prefix), group_expiry
 -- An operation: {'join', 'leave' or 'update', group, connection, user or false,
 --                told (0 or 1), record (not of a leave), limit or -1 (of a join)}
--- Returns {'lost'}, {'rebuilding', milliseconds} or {'ok', answers (msgpack)};
--- an answer: {outcome, count, user_count, revision, told, connections of the user,
+-- Returns {'lost'}, {'rebuilding'} or the answers (msgpack); an answer: {outcome, count, user_count, revision, told, connections of the user,
 -- previous revision}. There are fewer answers than operations where a key is missing:
 -- the rest was not carried out.
 
@@ -25,103 +24,134 @@ local function is_looked_over()
   return true
 end
 
-local answered_last = call('HMGET', answered, 'sequence', 'answer')
-if answered_last[1] == sequence then return {'ok', answered_last[2]} end
+local last = call('HMGET', answered, 'sequence', 'answer')
+if last[1] == sequence then return last[2] end
 local deadline = call('ZSCORE', leases, node)
 if not deadline or tonumber(deadline) == 0 then return {'lost'} end
-if tonumber(answered_last[1] or 0) > tonumber(sequence) then return {'lost'} end
+if tonumber(last[1] or 0) > tonumber(sequence) then return {'lost'} end
 -- It has lost its connection, and perhaps the server its data: let it renew first.
 if not is_connected(node) then return {'lost'} end
-if not restore then
-  local wait = call('PTTL', rebuilding)
-  if wait > 0 and not is_looked_over() then return {'rebuilding', wait} end
-end
+local found = call('MGET', revisions, rebuilding)
+if not restore and found[2] and not is_looked_over() then return {'rebuilding'} end
 
 local UNCHANGED, JOINED, CREATED, LEFT, DESTROYED, FULL, UPDATED = 0, 1, 2, 3, 4, 5, 6
-local told_cache, last, changed = {}, {}, 0
-local wanted = cmsgpack.unpack(ARGV[6])
+local clock, revision = math.floor(now() * 1000000), tonumber(found[1] or 0)
+local changed, groups, wanted = 0, {}, nil
+
+-- What a group's keys say, read once in a batch. Its count is written at the end.
+local function look_at(name)
+  local nodes_key, users_key = prefix .. 'nodes:' .. name, prefix .. 'users:' .. name
+  local nodes, told, mine = call('HGETALL', nodes_key), 0, 0
+  for i = 1, #nodes, 2 do
+    local wishes = tonumber(nodes[i + 1])
+    told = told + wishes
+    if nodes[i] == node then mine = wishes end
+  end
+  local members = members_key(name, node)
+  local group = {
+    name = name, members = members, nodes_key = nodes_key, users_key = users_key,
+    count = tonumber(call('ZSCORE', index, name) or 0), here = call('HLEN', members),
+    users = call('HLEN', users_key), nodes = #nodes / 2, told = told, mine = mine,
+  }
+  groups[name] = group
+  return group
+end
+
+local function entries_of(group)
+  wanted = wanted or cmsgpack.unpack(ARGV[6])
+  return wanted[group.name] or {}
+end
 
 -- The answer to a change by which so many more members want to be told.
-local function change(outcome, group, count, user_count, connections, more_told)
-  local told = told_cache[group]
-  if told then told = told + more_told else told = told_in(group) end
-  told_cache[group] = told
-  local revision, previous = next_revision(revisions), 0
-  if told > 0 or more_told < 0 then
-    previous = last[group] or last_told(told_groups, group)
-    last[group] = told > 0 and revision or 0
+local function change(outcome, group, connections, more_told)
+  -- At least the clock, as in next_revision().
+  revision = math.max(revision + 1, clock)
+  local previous = 0
+  if group.told > 0 or more_told < 0 then
+    previous = group.last or last_told(told_groups, group.name)
+    group.last = group.told > 0 and revision or 0
   end
   return {
-    outcome, count, user_count, revision, told > 0 and 1 or 0, connections, previous,
+    outcome, group.count, group.users, revision, group.told > 0 and 1 or 0,
+    connections, previous,
   }
 end
 
 local function unchanged(outcome, group)
-  local count = tonumber(call('ZSCORE', index, group) or 0)
-  return {outcome, count, call('HLEN', prefix .. 'users:' .. group), 0, 0, 0, 0}
+  return {outcome, group.count, group.users, 0, 0, 0, 0}
 end
 
 -- Creating and destroying are not done again: be sure that they are right.
 local function is_sane(kind, group)
   if kind == 'update' then return true end
-  local count = tonumber(call('ZSCORE', index, group) or 0)
-  if kind == 'join' then
-    return count > 0 or call('EXISTS', prefix .. 'nodes:' .. group) == 0
+  if kind == 'join' then return group.count > 0 or group.nodes == 0 end
+  return group.count > 1 or (group.nodes <= 1 and group.here <= 1)
+end
+
+local function count_in(group, user, told)
+  changed = changed + 1
+  group.count, group.here, group.is_changed = group.count + 1, group.here + 1, true
+  group.told, group.mine = group.told + told, group.mine + told
+  if group.here == 1 then
+    local entries = entries_of(group)
+    group.nodes = group.nodes + 1
+    call('HSET', node_groups, group.name, cmsgpack.pack(entries))
+    call('HSET', group.nodes_key, node, told)
+    enter_layer(layer, entries, now(), group_expiry)
+  elseif told == 1 then
+    call('HINCRBY', group.nodes_key, node, 1)
   end
-  return count > 1 or call('HLEN', prefix .. 'nodes:' .. group) <= 1
-    and call('HLEN', members_key(group, node)) <= 1
+  if not user then return 0 end
+  local connections = call('HINCRBY', group.users_key, user, 1)
+  if connections == 1 then group.users = group.users + 1 end
+  return connections
+end
+
+local function count_out_of(group, user, told)
+  changed = changed - 1
+  group.count, group.here, group.is_changed = group.count - 1, group.here - 1, true
+  if group.here == 0 then told = group.mine end
+  group.told, group.mine = group.told - told, group.mine - told
+  if group.here == 0 then
+    group.nodes = group.nodes - 1
+    call('HDEL', node_groups, group.name)
+    call('HDEL', group.nodes_key, node)
+    leave_layer(layer, entries_of(group))
+  elseif told == 1 then
+    call('HINCRBY', group.nodes_key, node, -1)
+  end
+  if not user then return 0 end
+  local connections = call('HINCRBY', group.users_key, user, -1)
+  if connections <= 0 then call('HDEL', group.users_key, user) end
+  if connections == 0 then group.users = group.users - 1 end
+  return math.max(connections, 0)
 end
 
 local operations = {}
 
 function operations.join(group, id, user, told, record, limit)
-  local members = members_key(group, node)
-  if limit >= 0 and tonumber(call('ZSCORE', index, group) or 0) >= limit then
-    local is_in = call('HEXISTS', members, id) == 1
+  if limit >= 0 and group.count >= limit then
+    local is_in = call('HEXISTS', group.members, id) == 1
     return unchanged(is_in and UNCHANGED or FULL, group)
   end
-  if call('HSETNX', members, id, record) == 0 then
+  if call('HSETNX', group.members, id, record) == 0 then
     return unchanged(UNCHANGED, group)
   end
-  changed = changed + 1
-  if call('HLEN', members) == 1 then
-    local entries = wanted[group] or {}
-    call('HSET', node_groups, group, cmsgpack.pack(entries))
-    call('HSET', prefix .. 'nodes:' .. group, node, told)
-    enter_layer(layer, entries, now(), group_expiry)
-  elseif told == 1 then
-    call('HINCRBY', prefix .. 'nodes:' .. group, node, 1)
-  end
-  local count = tonumber(call('ZINCRBY', index, 1, group))
-  local users, connections = prefix .. 'users:' .. group, 0
-  if user then connections = call('HINCRBY', users, user, 1) end
-  local outcome = count == 1 and CREATED or JOINED
-  return change(outcome, group, count, call('HLEN', users), connections, told)
+  local connections = count_in(group, user, told)
+  return change(group.count == 1 and CREATED or JOINED, group, connections, told)
 end
 
 function operations.leave(group, id, user, told)
-  local members = members_key(group, node)
-  if call('HDEL', members, id) == 0 then return unchanged(UNCHANGED, group) end
-  changed = changed - 1
-  if call('HLEN', members) == 0 then
-    call('HDEL', node_groups, group)
-    call('HDEL', prefix .. 'nodes:' .. group, node)
-    leave_layer(layer, wanted[group] or {})
-  elseif told == 1 then
-    call('HINCRBY', prefix .. 'nodes:' .. group, node, -1)
-  end
-  local count, user_count, connections = count_out(index, group, user)
-  local outcome = count <= 0 and DESTROYED or LEFT
-  return change(outcome, group, count, user_count, connections, -told)
+  if call('HDEL', group.members, id) == 0 then return unchanged(UNCHANGED, group) end
+  local connections = count_out_of(group, user, told)
+  return change(group.count <= 0 and DESTROYED or LEFT, group, connections, -told)
 end
 
 function operations.update(group, id, user, told, record)
-  local members = members_key(group, node)
-  if call('HEXISTS', members, id) == 0 then return unchanged(UNCHANGED, group) end
-  call('HSET', members, id, record)
-  local count, users = tonumber(call('ZSCORE', index, group) or 0), prefix .. 'users:' .. group
-  local connections = user and tonumber(call('HGET', users, user) or 0) or 0
-  return change(UPDATED, group, count, call('HLEN', users), connections, 0)
+  if call('HEXISTS', group.members, id) == 0 then return unchanged(UNCHANGED, group) end
+  call('HSET', group.members, id, record)
+  local connections = user and tonumber(call('HGET', group.users_key, user) or 0) or 0
+  return change(UPDATED, group, connections, 0)
 end
 
 -- What is found there was not wiped with the rest, as the key that names it was lost.
@@ -134,21 +164,32 @@ local function restore_group(group)
 end
 
 if restore then
+  wanted = cmsgpack.unpack(ARGV[6])
   for group in pairs(wanted) do restore_group(group) end
 end
 local answers = {}
 for i, op in ipairs(cmsgpack.unpack(ARGV[5])) do
-  if not is_sane(op[1], op[2]) then break end
-  answers[i] = operations[op[1]](unpack(op, 2))
+  local kind, name, id, user, told, record, limit = unpack(op)
+  local group = groups[name] or look_at(name)
+  if not is_sane(kind, group) then break end
+  answers[i] = operations[kind](group, id, user, told, record, limit)
 end
-for group, revision in pairs(last) do
-  if revision > 0 then
-    call('ZADD', told_groups, revision, group)
-  else
-    call('ZREM', told_groups, group)
+for name, group in pairs(groups) do
+  if group.is_changed and group.count > 0 then
+    call('ZADD', index, group.count, name)
+  elseif group.is_changed then
+    call('ZREM', index, name)
   end
+  if group.last and group.last > 0 then
+    call('ZADD', told_groups, string.format('%.0f', group.last), name)
+  elseif group.last then
+    call('ZREM', told_groups, name)
+  end
+end
+if revision > tonumber(found[1] or 0) then
+  call('SET', revisions, string.format('%.0f', revision))
 end
 if changed ~= 0 then call('HINCRBY', sizes, node, changed) end
 local packed = cmsgpack.pack(answers)
 call('HSET', answered, 'sequence', sequence, 'answer', packed)
-return {'ok', packed}
+return packed
