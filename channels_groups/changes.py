@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Coroutine
 
 from . import names
 from .connection import Message
@@ -35,7 +35,7 @@ class Changes:
         self._loop = asyncio.get_running_loop()
         self._gathered: dict[str, Message] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._sending: dict[str, asyncio.Task[None]] = {}
+        self._sending: dict[object, asyncio.Task[None]] = {}
         #: What came before its predecessor did, in order, and until when it waits.
         self._early: dict[LocalGroup, list[News]] = {}
         self._patience: dict[LocalGroup, asyncio.TimerHandle] = {}
@@ -107,6 +107,11 @@ class Changes:
         if local in self._patience:
             self._patience.pop(local).cancel()
 
+    def tell_owner(self, channel: str, group: str, id: str) -> None:
+        """Tell the node with that channel that a membership of it lingers no more."""
+        message = {"type": "groups.over", "group": group, "id": id}
+        self._start((group, id), self._send_to(channel, message))
+
     def own_leave(self, membership: Membership, answer: Answer) -> GroupChange:
         """Return the change that a member is told of when it has left itself."""
         left = (membership.public,)
@@ -135,12 +140,12 @@ class Changes:
         self._timers.pop(group).cancel()
         change = self._gathered.pop(group)
         change["steps"] = _join_steps(change["steps"])
-        before = self._sending.get(group)
-        task = self._loop.create_task(
-            self._send(group, change, before), name=f"tell changes of {group[:50]}"
-        )
-        self._sending[group] = task
-        task.add_done_callback(lambda _: self._sent(group, task))
+        self._start(group, self._send(group, change, self._sending.get(group)))
+
+    def _start(self, key: object, sending: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(sending, name=f"tell changes of {key!s:.50}")
+        self._sending[key] = task
+        task.add_done_callback(lambda _: self._sent(key, task))
 
     async def _send(
         self, group: str, change: Message, before: asyncio.Task[None] | None
@@ -155,9 +160,15 @@ class Changes:
             # The change itself stands; the lease keeps the log of outages.
             logger.debug("Members were not told of a change.", exc_info=True)
 
-    def _sent(self, group: str, task: asyncio.Task[None]) -> None:
-        if self._sending.get(group) is task:
-            del self._sending[group]
+    async def _send_to(self, channel: str, message: Message) -> None:
+        try:
+            await call_layer(self._manager.channel_layer.send(channel, message))
+        except StoreUnavailable:
+            logger.debug("A node was not told of a resumed member.", exc_info=True)
+
+    def _sent(self, key: object, task: asyncio.Task[None]) -> None:
+        if self._sending.get(key) is task:
+            del self._sending[key]
 
 
 class News:

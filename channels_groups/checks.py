@@ -59,7 +59,7 @@ def _check_layer(alias: str) -> Iterator[CheckMessage]:
     where = f"CHANNEL_LAYERS[{alias!r}]"
     try:
         layer = get_channel_layer(alias)
-        make_store(alias, layer)
+        store = make_store(alias, layer)
     except Exception as error:  # A layer or a store may raise anything.
         hint = f"Correct {where}, or set CHANNELS_GROUPS[{alias!r}]['STORE']."
         message = f"{where} gives no store: {error}"
@@ -69,6 +69,10 @@ def _check_layer(alias: str) -> Iterator[CheckMessage]:
         message = f"{where} is in memory: other processes have groups of their own."
         hint = "Use channels_redis.core.RedisChannelLayer in production."
         yield Warning(message, hint=hint, id="channels_groups.W001")
+    if conf.get_settings(alias).grace and not store.lingers:
+        message = f"The STORE of {alias!r} lets nobody linger: GRACE has no effect."
+        hint = "Use a store in memory or in Redis, or leave GRACE out."
+        yield Warning(message, hint=hint, id="channels_groups.W005")
     if _is_core(layer):
         yield from _check_core(alias, where, layer)
     lease = conf.get_settings(alias).lease

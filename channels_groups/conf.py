@@ -27,6 +27,7 @@ class GroupSettings:
     outbox: int = 1000
     plain_group_send: bool = True
     state_limit: int | None = 1000
+    grace: float = 0
 
     @property
     def renewal(self) -> float:
@@ -125,5 +126,9 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "STATE_LIMIT": (
         lambda value: value is None or _is_positive_int(value),
         "None or an int, at least 1",
+    ),
+    "GRACE": (
+        lambda value: _is_number(value) and 0 <= value < float("inf"),
+        "a number of seconds, at least 0",
     ),
 }

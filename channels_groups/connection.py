@@ -55,6 +55,10 @@ class LocalConnection:
         self.lock = asyncio.Lock()
         #: The application is ending: nothing is joined any more.
         self.ended = False
+        #: The server has closed it: its memberships do not linger.
+        self.dismissed = False
+        #: Its own id and those of memberships that it has resumed.
+        self.ids = {self.id}
         self._loop = asyncio.get_running_loop()
         self._is_websocket = scope["type"] == "websocket"
         self._state = CONNECTING if self._is_websocket else OPEN
@@ -144,6 +148,7 @@ class LocalConnection:
         if self._state is CLOSED and kind.startswith("websocket."):
             return  # As daphne does; other servers raise.
         if kind == "websocket.close":
+            self.dismissed = True
             self._state = CLOSED
             self._outbox.clear()
         await self._send(message)
@@ -174,6 +179,10 @@ class LocalConnection:
         The consumer is told at once, so its memberships do not wait for a client
         that does not answer.
         """
+        self.dismissed = True
+        self._close(code, reason)
+
+    def _close(self, code: int | None, reason: str | None) -> None:
         if not self._is_websocket:
             self._append({"type": "http.disconnect"})
             return
@@ -221,7 +230,7 @@ class LocalConnection:
                 "Closed connection %s: %s more than %d messages behind.",
                 *(self.id, who, self._limit),
             )
-            self.close(TRY_AGAIN_LATER, "too slow")
+            self._close(TRY_AGAIN_LATER, "too slow")
 
     def _start_writer(self, rest: Awaitable[None] | None) -> None:
         self._writer = self._loop.create_task(

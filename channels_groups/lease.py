@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Sequence
 
 from .exceptions import StoreUnavailable
 from .receiver import RETRY
-from .stores.base import Eviction, Renewal
+from .stores.base import LINGERING, Eviction, Renewal
 
 if TYPE_CHECKING:
     from .shard import Shard
@@ -135,6 +135,7 @@ class Lease:
             self._renewals = 0
         renewal = await self.renew()
         self._renewed = self._loop.time()
+        self._shard.settle()
         self.succeed("heartbeat")
         if renewal.state != "alive" or renewal.reconnected:
             return
@@ -162,8 +163,9 @@ class Lease:
                 eviction = await self._evict_some(dead)
                 if eviction is None:
                     return
+                reason = "expired" if dead == LINGERING else "lost"
                 for loss in eviction.losses:
-                    self._shard.announce_loss(loss)
+                    self._shard.announce_loss(loss, reason)
                 try:
                     await self._writer.discard(eviction.entries)
                 except StoreUnavailable as error:
@@ -171,7 +173,7 @@ class Lease:
                     self.fail("heartbeat", error)
                 members += len(eviction.losses)
                 done = eviction.done
-            if members:
+            if members and dead != LINGERING:
                 logger.warning(
                     "A process was lost; %d of its memberships ended here.", members
                 )

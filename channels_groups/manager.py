@@ -158,8 +158,9 @@ class GroupManager:
     ) -> Connection:
         """Return the public face of a member."""
         if local is None:
+            name = group.name if group else ""
             for node in find_nodes(self.alias):
-                local = local or node.connections.get(member.id)
+                local = local or node.find(member, name)
         return Connection(member, group, self, local)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from .connection import LocalConnection, Message
 from .stores.base import Entry, Member
@@ -96,6 +96,14 @@ class Membership:
         self.silence()
 
 
+class Lingering(NamedTuple):
+    """A membership that this node has let linger; ``until`` by the loop's time."""
+
+    group: str
+    member: Member
+    until: float
+
+
 class LocalGroup:
     """A group with members on this node, and the node's place in the layer's groups."""
 
@@ -128,13 +136,13 @@ class LocalGroup:
     def write(self, frame: Message, exclude: frozenset[str]) -> None:
         """Send a frame to every member's client."""
         for membership in list(self.members):
-            if membership.member.id not in exclude:
+            if exclude.isdisjoint(membership.connection.ids):
                 membership.deliver(membership.connection.write, dict(frame))
 
     def put(self, message: Message, exclude: frozenset[str] = frozenset()) -> None:
         """Give a message to every member's handlers."""
         for membership in list(self.members):
-            if membership.member.id not in exclude:
+            if exclude.isdisjoint(membership.connection.ids):
                 membership.deliver(membership.connection.put, dict(message))
 
     def close(self, code: int | None, reason: str | None) -> None:

@@ -61,11 +61,16 @@ class Node:
         #: As Incarnation has it.
         self.process = f"{socket.gethostname()}:{os.getpid()}:{next(_numbers)}"
         self.connections: dict[str, LocalConnection] = {}
+        #: (group, connection id) -> whose membership of another id that is.
+        self.resumed: dict[tuple[str, str], LocalConnection] = {}
         self.announcer = Announcer()
         self.states = States(manager)
         self.changes = Changes(manager, self.states)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing: asyncio.Task[None] | None = None
+        self._staying: asyncio.Task[None] | None = None
+        self._is_told_to_stop = False
+        self._stays = asyncio.Event()
         self.store.attach()
         self._shards = [Shard(self, index) for index in range(self.store.shards)]
         self.hook = shutdown.add(self)
@@ -150,14 +155,51 @@ class Node:
 
     async def shutdown(self) -> None:
         """End every connection's memberships: the process is told to stop."""
+        self._is_told_to_stop = True
         connections = list(self.connections.values())
         await asyncio.gather(*(self._disconnect(one) for one in connections))
+        self.close_if_idle()
+        if self._closing:
+            await asyncio.wait([self._closing])
+
+    def find(self, member: Member, group: str) -> LocalConnection | None:
+        """Return whose membership it is if that is here."""
+        # Whose id it was at first may be about to end.
+        return self.resumed.get((group, member.id)) or self.connections.get(member.id)
+
+    def find_resumable(self, membership: Membership) -> str | None:
+        """Return what Join.resume is for a membership that begins."""
+        if not self.store.lingers or membership.member.user_id is None:
+            return None
+        for other in membership.connection.memberships.values():
+            if other is not membership:
+                return other.member.id
+        return ""
+
+    def end_lingering(self, group: str, id: str) -> None:
+        """Note that a membership which this node let linger does so no more."""
+        self._shards[self.store.shard(group)].end_lingering(group, id)
+
+    def close_if_idle(self) -> None:
+        """Go with the last connection, and with the last membership that lingers."""
+        if self.connections or self._closing:
+            return
+        lingers = any(shard.lingering for shard in self._shards)
+        if lingers and not self._is_told_to_stop:
+            if self._staying is None:
+                self._staying = self._spawn(self._stay(), "stay while members linger")
+            return
+        # At once: who connects now must not meet a node that closes.
+        _nodes.pop(self.key, None)
+        self._closing = self._spawn(self._close(), "close the node")
 
     def _shard(self, group: ConnectionGroup) -> Shard:
         return self._shards[self.store.shard(group.name)]
 
-    async def _leave(self, membership: Membership, reason: str) -> None:
-        await self._shard(membership.group).leave(membership, reason)
+    async def _leave(
+        self, membership: Membership, reason: str, grace: float = 0
+    ) -> None:
+        await self._shard(membership.group).leave(membership, reason, grace)
 
     async def _update(self, membership: Membership, info: dict[str, Any]) -> None:
         await self._shard(membership.group).update(membership, info)
@@ -165,19 +207,41 @@ class Node:
     async def _disconnect(self, connection: LocalConnection) -> None:
         connection.ended = True
         memberships = list(connection.memberships.values())
-        leaves = (self._leave(one, "disconnected") for one in memberships)
+        lingers = self.store.lingers and not connection.dismissed
+        grace = self.settings.grace if lingers else 0
+        leaves = (self._leave(one, "disconnected", grace) for one in memberships)
         await asyncio.gather(*leaves)
         await connection.finish()
-        if self.connections.pop(connection.id, None) and not self.connections:
-            # At once: who connects now must not meet a node that closes.
-            _nodes.pop(self.key, None)
-            self._closing = self._spawn(self._close(), "close the node")
+        self.connections.pop(connection.id, None)
+        self.close_if_idle()
         if self._closing:
             # A shutdown ends each connection once more, and must not return before.
             await asyncio.wait([self._closing])
 
+    async def _stay(self) -> None:
+        """Be there until the node closes.
+
+        A loop that ends cancels all tasks, the writers too, and is the only sign that
+        a process without connections is told to stop, under uvicorn for one.
+        """
+        try:
+            await self._stays.wait()
+        except asyncio.CancelledError:
+            await self._abandon()
+            raise
+
+    async def _abandon(self) -> None:
+        """Give up the leases without the writers' help."""
+        _nodes.pop(self.key, None)
+        await asyncio.gather(*(shard.abandon() for shard in self._shards))
+        await self.store.detach()
+        shutdown.remove(self.hook)
+
     async def _close(self) -> None:
-        """Go with the last connection. The next one makes another node."""
+        """Close all. The next connection makes another node."""
+        if self._staying:
+            self._stays.set()
+            await asyncio.wait([self._staying])
         await asyncio.gather(*(shard.close() for shard in self._shards))
         await self.changes.stop()
         await self.states.stop()

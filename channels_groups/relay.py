@@ -54,6 +54,7 @@ class Relay:
             "groups.change": self._change,
             "groups.close": self._close,
             "groups.close_all": self._close_all,
+            "groups.over": self._over,
             "groups.hello": self._hello,
             "groups.stop": self._stop,
         }
@@ -195,6 +196,9 @@ class Relay:
 
     def _close_all(self, message: Message) -> None:
         self._node.close_all(message["code"], message["reason"])
+
+    def _over(self, message: Message) -> None:
+        self._node.end_lingering(message["group"], message["id"])
 
     def _hello(self, message: Message) -> None:
         heard = self._heard.get(message["nonce"])

@@ -10,10 +10,20 @@ from . import signals
 from .announcer import Announcement, announcing, check_not_announcing
 from .deadline import in_time
 from .exceptions import ConnectionClosed, GroupFull, StoreUnavailable
-from .membership import JOINED, JOINING, LEAVING, LocalGroup, Membership
+from .membership import (
+    JOINED,
+    JOINING,
+    LEAVING,
+    Lingering,
+    LocalGroup,
+    Membership,
+)
 from .relay import TIMEOUT
-from .stores.base import Answer, Join, Leave, Loss, Update
+from .stores.base import Answer, Join, Leave, Loss, Member, Update
 from .writer import Request, Writer
+
+#: Seconds for the news that a membership lingers no more, in which it may get lost.
+FORGOTTEN = 5
 
 if TYPE_CHECKING:
     from .groups import ConnectionGroup
@@ -27,6 +37,8 @@ class Shard:
         self.node = node
         self.index = index
         self.groups: dict[str, LocalGroup] = {}
+        #: (group, connection id) -> what this node has let linger, as far as it knows.
+        self.lingering: dict[tuple[str, str], Lingering] = {}
         self._writer = Writer(self)
 
     # Called by the node
@@ -46,13 +58,18 @@ class Shard:
             raise GroupFull(f"Group {membership.group.name!r} is full.")
         if membership.connection.ended:
             raise ConnectionClosed
+        if answer.former and answer.former.info != membership.member.info:
+            await self._update(membership)
 
-    async def leave(self, membership: Membership, reason: str) -> None:
-        """End a membership, and wait for the signals, but not for a store that is away.
+    async def leave(
+        self, membership: Membership, reason: str, grace: float = 0
+    ) -> None:
+        """End a membership, or let it linger for ``grace`` seconds.
 
-        It is not lost meanwhile: the writer goes on until it is done.
+        Wait for the signals, but not for a store that is away. It is not lost
+        meanwhile: the writer goes on until it is done.
         """
-        request = self._begin_leave(membership, reason)
+        request = self._begin_leave(membership, reason, grace)
         if request and not await self._carry_out(request):
             membership.silence()
 
@@ -69,6 +86,9 @@ class Shard:
             waiting.operation = replace(waiting.operation, member=membership.member)
             await self._wait(waiting, self.node.loop.time() + TIMEOUT)
             return
+        await self._update(membership)
+
+    async def _update(self, membership: Membership) -> None:
         update = Update(membership.group.name, membership.member, membership.told)
         request = Request(update, membership, "", _waiting_for(membership))
         membership.update = request
@@ -78,6 +98,10 @@ class Shard:
         """Write what is left to write, then give up the lease."""
         await self._writer.close()
 
+    async def abandon(self) -> None:
+        """Give up the lease: there is nobody left to write."""
+        await self._writer.abandon()
+
     # Called by the writer and the lease
 
     def memberships(self) -> list[Membership]:
@@ -86,6 +110,10 @@ class Shard:
     def apply(self, request: Request, answer: Answer) -> None:
         """Make the store's answer the local truth, and tell everybody."""
         membership = request.membership
+        if answer.former:
+            self._resume(membership, answer.former, answer)
+        if answer.outcome == "lingering":
+            self._linger(membership, request.operation)
         if isinstance(request.operation, Leave) or answer.outcome == "full":
             self.forget(membership)
         elif isinstance(request.operation, Update):
@@ -97,7 +125,7 @@ class Shard:
             membership.revision = answer.revision
             self._show(membership)
         request.answer(answer)
-        if answer.outcome in ("full", "unchanged"):
+        if answer.outcome in ("full", "unchanged", "lingering", "resumed"):
             request.finish()
         elif isinstance(request.operation, Join):
             self._tell_of_join(request, answer)
@@ -110,6 +138,8 @@ class Shard:
         """End a membership here; the store has ended it or never knew of it."""
         membership.end()
         self.node.states.leave(membership)
+        name = membership.group.name
+        self.node.resumed.pop((name, membership.member.id), None)
         group = self.groups.get(membership.group.name)
         if group and membership in group.members:
             del group.members[membership]
@@ -118,16 +148,53 @@ class Shard:
             if not group.members:
                 self._writer.leave_layer(group)
 
-    def announce_loss(self, loss: Loss) -> None:
-        """Fire the signals of a dead node's member, and tell the living ones."""
+    def announce_loss(self, loss: Loss, reason: str = "lost") -> None:
+        """Fire the signals of a member that was evicted, and tell the others."""
         answer, manager = loss.answer, self.node.manager
+        self._tell_owner(loss.group, loss.member.id, answer.owner)
         group = manager.group(loss.group)
         connection = manager.connection(loss.member, group)
-        leave = {"connection": connection, "reason": "lost", **_counts(answer)}
+        leave = {"connection": connection, "reason": reason, **_counts(answer)}
         finished = self.node.loop.create_future()
         self._announce(group, [(signals.group_leave, leave)], answer, finished)
         if answer.told:
             self.node.changes.add("left", loss.group, loss.member, answer)
+
+    # Lingering
+
+    def settle(self) -> None:
+        """Forget what lingers no more, by this node's own clock."""
+        now = self.node.loop.time()
+        for key, lingering in list(self.lingering.items()):
+            if lingering.until + FORGOTTEN <= now:
+                self.end_lingering(*key)
+
+    def end_lingering(self, group: str, id: str) -> bool:
+        """Note that a membership lingers no more; return whether it was this node's."""
+        if self.lingering.pop((group, id), None) is None:
+            return False
+        self.node.close_if_idle()
+        return True
+
+    def _linger(self, membership: Membership, leave: Any) -> None:
+        name, member = membership.group.name, membership.member
+        until = self.node.loop.time() + leave.grace
+        self.lingering[name, member.id] = Lingering(name, member, until)
+
+    def _resume(self, membership: Membership, former: Member, answer: Answer) -> None:
+        """Be the same member for the others, with the new connection's channel."""
+        connection, name = membership.connection, membership.group.name
+        membership.member = membership.member._replace(
+            id=former.id, joined_at=former.joined_at
+        )
+        connection.ids.add(former.id)
+        self.node.resumed[name, former.id] = connection
+        self._tell_owner(name, former.id, answer.owner)
+
+    def _tell_owner(self, group: str, id: str, owner: str) -> None:
+        """Let the node that let a membership linger know that it does no more."""
+        if not self.end_lingering(group, id) and owner:
+            self.node.changes.tell_owner(owner, group, id)
 
     # Joining
 
@@ -142,7 +209,8 @@ class Shard:
         name = membership.group.name
         group = self.groups.setdefault(name, LocalGroup(name))
         group.members[membership] = None
-        join = Join(name, membership.member, limit, membership.told)
+        resume = self.node.find_resumable(membership)
+        join = Join(name, membership.member, limit, membership.told, resume)
         request = Request(join, membership, "", _waiting_for(membership))
         membership.begin(request)
         deadline = self.node.loop.time() + TIMEOUT
@@ -180,7 +248,9 @@ class Shard:
 
     # Leaving and updating
 
-    def _begin_leave(self, membership: Membership, reason: str) -> Request | None:
+    def _begin_leave(
+        self, membership: Membership, reason: str, grace: float = 0
+    ) -> Request | None:
         if membership.state not in (JOINING, JOINED):
             return None
         joining = membership.request
@@ -189,7 +259,8 @@ class Shard:
             joining.drop()
             return None
         membership.state = LEAVING
-        leave = Leave(membership.group.name, membership.member, membership.told)
+        about = membership.group.name, membership.member, membership.told
+        leave = Leave(*about, grace if membership.member.user_id is not None else 0)
         return Request(leave, membership, reason, _waiting_for(membership))
 
     async def _carry_out(self, request: Request) -> bool:

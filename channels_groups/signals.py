@@ -19,7 +19,8 @@ group_join = Signal()
 
 #: Arguments ``group``, ``connection``, ``reason``, ``count``, ``user_count``,
 #: ``revision``. A membership ended; ``reason`` is ``"left"`` (the connection left),
-#: ``"disconnected"`` (it ended) or ``"lost"`` (its process died).
+#: ``"disconnected"`` (it ended), ``"expired"`` (it ended, and its user was not back
+#: within ``GRACE``) or ``"lost"`` (its process died).
 group_leave = Signal()
 
 #: Arguments ``group``, ``connection``, ``count``, ``user_count``, ``revision``.

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Awaitable, Callable, Iterable, Sequence
 
 from .exceptions import ConnectionClosed, StoreUnavailable
@@ -32,7 +33,10 @@ logger = logging.getLogger("channels_groups")
 
 #: Operations in one commit. A script blocks the server for as long as it runs.
 BATCH = 250
-CHANGES = {"created": 1, "joined": 1, "left": -1, "destroyed": -1}
+CHANGES = {
+    **{"created": 1, "joined": 1, "resumed": 1},
+    **{"left": -1, "destroyed": -1, "lingering": -1},
+}
 
 
 class Request:
@@ -208,6 +212,14 @@ class Writer:
         self._notify()
         await asyncio.shield(self._task)
 
+    async def abandon(self) -> None:
+        """Give up the lease; the task has been cancelled, and writes nothing more."""
+        if self.incarnation:
+            try:
+                await self._store.release(self._shard.index, self.incarnation)
+            except StoreUnavailable:
+                logger.debug("A lease was left to run out.", exc_info=True)
+
     # The task
 
     async def _write(self) -> None:
@@ -270,11 +282,7 @@ class Writer:
     async def _end(self) -> None:
         await self.lease.stop()
         await self._relay.stop()
-        if self.incarnation:
-            try:
-                await self._store.release(self._shard.index, self.incarnation)
-            except StoreUnavailable:
-                logger.debug("A lease was left to run out.", exc_info=True)
+        await self.abandon()
 
     # Commits
 
@@ -415,8 +423,8 @@ class Writer:
 
     def _entries(self, operations: Iterable[Operation]) -> dict[str, list[Entry]]:
         names = {operation.group for operation in operations}
-        groups = [self._groups[name] for name in names if name in self._groups]
-        return {group.name: group.entries for group in groups}
+        groups = {name: self._groups.get(name) for name in names}
+        return {name: group.entries if group else [] for name, group in groups.items()}
 
     def _make_relay(self) -> Relay:
         return Relay(self._node, self._shard.index, self._groups)
@@ -483,22 +491,41 @@ class Writer:
         self._acknowledged = self._size = 0
         for group in self._groups.values():
             group.size = 0
-        held = [_rejoin(one) for one in self._shard.memberships() if one.committed]
+        held = self._held()
         for start in range(0, len(held), BATCH):
             self._sequence += 1
-            joins = held[start : start + BATCH]
+            batch = held[start : start + BATCH]
             answers = await self._store.commit(
                 index,
                 self.incarnation,
                 self._sequence,
-                joins,
-                self._entries(joins),
+                batch,
+                self._entries(batch),
                 restore=True,
             )
-            self._acknowledge(joins, answers)
+            self._acknowledge(batch, answers)
         self._sequence += bool(self._batch)
         self.epoch, self._disowned = epoch, ""
         logger.warning("The membership store was empty; it was written again.")
+
+    def _held(self) -> list[Operation]:
+        """Return what makes an emptied store hold what this node does.
+
+        What lingers is joined and left once more, in one batch, as BATCH is even; the
+        store leaves out what another node has resumed.
+        """
+        held: list[Operation] = []
+        now = self._loop.time()
+        for name, member, until in self._shard.lingering.values():
+            held.append(Join(name, member, resume=member.id))
+            held.append(Leave(name, member, grace=max(until - now, 0.001)))
+        lingers = self._store.lingers
+        for one in self._shard.memberships():
+            if one.committed:
+                join = _rejoin(one)
+                resume = one.member.id if lingers else None
+                held.append(replace(join, resume=resume))
+        return held
 
 
 def _rejoin(membership: Membership) -> Join:

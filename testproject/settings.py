@@ -99,6 +99,7 @@ for key, read in {
     "MAX_MEMBERS": int,
     "OUTBOX": int,
     "PLAIN_GROUP_SEND": lambda value: value != "0",
+    "GRACE": float,
 }.items():
     if f"GROUP_{key}" in os.environ:
         CHANNELS_GROUPS["default"][key] = read(os.environ[f"GROUP_{key}"])

@@ -166,6 +166,7 @@ def test_settings():
         "outbox": 1000,
         "plain_group_send": True,
         "state_limit": 1000,
+        "grace": 0,
     }
     assert {key: settings[key] for key in wanted} == wanted
 

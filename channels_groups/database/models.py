@@ -156,7 +156,8 @@ class Membership(models.Model):
             )
         ]
         indexes = [
-            models.Index(fields=["part", "user_key"], name="channels_groups_user")
+            models.Index(fields=["part", "user_key"], name="channels_groups_user"),
+            models.Index(fields=["user_key"], name="channels_groups_of_user"),
         ]
 
 

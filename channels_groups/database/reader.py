@@ -50,6 +50,19 @@ class Reader:
         revisions = dict(rows.values_list("key", "revision"))
         return [revisions.get(key, 0) for key in keys]
 
+    def user_members(
+        self, user_id: str, cursor: Any
+    ) -> tuple[list[tuple[str, Member]], Any]:
+        members = Membership.objects.using(self._using).filter(
+            user_key=digest(self._records.user(user_id)),
+            part__group__layer=self._layer,
+            part__node__deadline__gt=Clock(),
+            id__gt=cursor or 0,
+        )
+        page = list(members.select_related("part__group").order_by("id")[:PAGE])
+        found = [(unescape(row.part.group.name), self._member(row)) for row in page]
+        return found, page[-1].id if len(page) == PAGE else None
+
     def group_nodes(self, group: str) -> list[str]:
         return list(self._parts(group).values_list("node", flat=True))
 

@@ -169,6 +169,11 @@ class DatabaseStore(BaseStore):
     async def revisions(self, shard: int, groups: Sequence[str]) -> list[int]:
         return await self._read(self._reader.revisions, groups)
 
+    async def user_members(
+        self, user_id: str, cursor: Any
+    ) -> tuple[list[tuple[str, Member]], Any]:
+        return await self._read(self._reader.user_members, user_id, cursor)
+
     async def group_nodes(self, group: str) -> list[str]:
         return await self._read(self._reader.group_nodes, group)
 

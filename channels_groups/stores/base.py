@@ -16,6 +16,8 @@ from channels_groups.exceptions import GroupError
 
 #: Rows of a listing that are held in memory at once.
 PAGE = 500
+#: In the place of a node's id: what has members that linger, in no process.
+LINGERING = "~"
 
 
 class Incarnation(NamedTuple):
@@ -54,22 +56,30 @@ class Member(NamedTuple):
 class Join:
     """Make ``member`` a member of ``group`` unless ``limit`` members are in it.
 
-    ``told``: its consumer has hooks and wants to be told of changes.
+    told: its consumer has hooks and wants to be told of changes;
+    resume: go on with a membership of the same user that lingers, if there is one,
+    preferably with that of this id; None: begin one of its own in any case. With
+    ``restore``, only with that of this id, and not at all if a node has it.
     """
 
     group: str
     member: Member
     limit: int | None = None
     told: bool = False
+    resume: str | None = None
 
 
 @dataclass(frozen=True)
 class Leave:
-    """End the membership that a Join with the same values began."""
+    """End the membership that a Join with the same values began.
+
+    grace: not at once, but let it linger for so many seconds. It must have a user.
+    """
 
     group: str
     member: Member
     told: bool = False
+    grace: float = 0
 
 
 @dataclass(frozen=True)
@@ -89,13 +99,18 @@ class Answer:
     """What one operation did.
 
     outcome: "created" (joined, as the first), "joined", "left", "destroyed" (left,
-    as the last), "updated", "full", or "unchanged" (already in, or already out);
+    as the last), "updated", "lingering", "resumed" (went on with a membership that
+    lingered), "full", or "unchanged" (already in, or already out);
     count, user_count: of the whole group after it;
     revision: grows with each change of a group, for ever;
     told: some member of the group, in some process, wants to be told;
     connections: those of the member's user in the group after it, 0 without a user;
     previous: the revision of the group's change before, or 0 if nobody who wants to
-    be told has been there since.
+    be told has been there since;
+    former, owner: the membership that was resumed, as it was, and the channel of the
+    node that let it linger, "" if that is gone.
+    The group is the same after "lingering" and "resumed"; the revision of "resumed" is
+    that of the group's last change.
     """
 
     outcome: str
@@ -105,6 +120,8 @@ class Answer:
     told: bool
     connections: int = 0
     previous: int = 0
+    former: Member | None = None
+    owner: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,7 +137,10 @@ class Summary:
 
 
 class Loss(NamedTuple):
-    """A membership that ended with its process. Its answer is as of a Leave's."""
+    """A membership that ended with its process, or as nobody resumed it.
+
+    Its answer is as of a Leave's, with the ``owner`` of one that lingered.
+    """
 
     group: str
     member: Member
@@ -222,6 +242,8 @@ class BaseStore(ABC):
     shards = 1
     #: A group_add() of the layer that has returned has reached its server.
     layer_confirms = True
+    #: Memberships may linger: the store can do that, and GRACE is set.
+    lingers = False
 
     @abstractmethod
     def shard(self, group: str) -> int:
@@ -302,7 +324,8 @@ class BaseStore(ABC):
 
         Each is given to one caller only. A node that has renewed its lease
         meanwhile is left alone. Repeating a sequence number, which is not a
-        commit's, gives the first answer again.
+        commit's, gives the first answer again. Of LINGERING, which renew() reports as
+        a node, those are taken out whose grace has ended.
         """
 
     @abstractmethod
@@ -338,8 +361,17 @@ class BaseStore(ABC):
         """
 
     @abstractmethod
+    async def user_members(
+        self, user_id: str, cursor: Any
+    ) -> tuple[list[tuple[str, Member]], Any]:
+        """Return a page of a user's memberships with their groups, and the next cursor.
+
+        None begins, and ends. Nobody else's are read.
+        """
+
+    @abstractmethod
     async def group_nodes(self, group: str) -> list[str]:
-        """Return the nodes that have members of the group."""
+        """Return the nodes that have members of the group, LINGERING perhaps too."""
 
     @abstractmethod
     async def node_members(
@@ -355,15 +387,25 @@ class BaseStore(ABC):
         """Return a page and the next cursor; None begins, and ends.
 
         Who is a member from the first page to the last is listed; a very large
-        group that shrinks meanwhile may have a member listed twice.
+        group that shrinks meanwhile may have a member listed twice. Who lingers is
+        listed first, and once more last: it may be on the way from or to a node.
         """
-        nodes, position = cursor or (await self.group_nodes(group), "")
+        if cursor is None:
+            nodes = await self.group_nodes(group)
+            if self.lingers:
+                nodes = [one for one in nodes if one != LINGERING]
+                nodes = [LINGERING, *nodes, LINGERING]
+            cursor = nodes, "", frozenset()
+        nodes, position, seen = cursor
         if not nodes:
             return [], None
         members, position = await self.node_members(group, nodes[0], position)
+        members = [one for one in members if one.id not in seen]
+        if nodes[0] == LINGERING:
+            seen = seen.union(one.id for one in members)
         if not position:
             nodes = nodes[1:]
-        return members, (nodes, position) if nodes else None
+        return members, (nodes, position, seen) if nodes else None
 
     @abstractmethod
     async def groups(

@@ -6,10 +6,13 @@ import threading
 import time
 import uuid
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Iterator, Mapping, Sequence
 
+from channels_groups.conf import get_settings
+
 from .base import (
+    LINGERING,
     PAGE,
     Answer,
     BaseStore,
@@ -54,6 +57,11 @@ class _Group:
     #: Of the last change, while somebody is told.
     revision: int = 0
 
+    def tell(self, more: int) -> None:
+        self.told += more
+        if not self.told:
+            self.revision = 0
+
     def add(self, member: Member, told: bool, sign: int) -> None:
         self.count += sign
         self.told += sign * told
@@ -78,6 +86,11 @@ class MemoryStore(BaseStore):
         self._revision = 0
         self._nodes: dict[str, _Node] = {}
         self._groups: dict[str, _Group] = {}
+        #: user id -> (group, connection id) -> node id
+        self._users: dict[str, dict[tuple[str, str], str]] = {}
+        #: (group, connection id) -> the end of its grace, and who had it.
+        self._due: dict[tuple[str, str], tuple[float, str]] = {}
+        self.lingers = get_settings(alias).grace > 0
         #: channel -> until when it wants to hear of every event
         self._watchers: dict[str, float] = {}
 
@@ -109,7 +122,8 @@ class MemoryStore(BaseStore):
                 state = "alive"
             else:
                 state = "lost"
-            overdue = sorted(one for one in self._expired() if one != node.id)
+            overdue = sorted(self._expired() - {node.id, LINGERING})
+            overdue += [LINGERING] if self._is_due() else []
             now = self._clock()
             watchers = [one for one, until in self._watchers.items() if until > now]
             return Renewal(state, self._epoch, overdue, watchers=watchers)
@@ -150,7 +164,8 @@ class MemoryStore(BaseStore):
             mine = self._nodes.get(node.id)
             if mine and mine.evicted and mine.evicted[0] == sequence:
                 return mine.evicted[1]
-            eviction = self._evict(dead, limit)
+            evict = self._end_graces if dead == LINGERING else self._evict
+            eviction = evict(dead, limit)
             if mine:
                 mine.evicted = sequence, eviction
             return eviction
@@ -175,6 +190,18 @@ class MemoryStore(BaseStore):
     async def summaries(self, shard: int, groups: Sequence[str]) -> list[Summary]:
         with self._lock:
             return [self._summary(name) for name in groups]
+
+    async def user_members(
+        self, user_id: str, cursor: Any
+    ) -> tuple[list[tuple[str, Member]], Any]:
+        with self._lock:
+            gone = self._expired()
+            places = self._users.get(user_id, {}).items()
+            return [
+                (name, self._groups[name].nodes[node][id][0])
+                for (name, id), node in places
+                if node not in gone
+            ], None
 
     async def members(self, group: str, cursor: Any) -> tuple[list[Member], Any]:
         rest = self._members(group) if cursor is None else cursor
@@ -219,7 +246,7 @@ class MemoryStore(BaseStore):
 
     async def channels(self) -> list[str]:
         with self._lock:
-            gone = self._expired()
+            gone = self._expired() | {LINGERING}
             nodes = [node for id, node in self._nodes.items() if id not in gone]
             return [node.incarnation.channel for node in nodes]
 
@@ -236,6 +263,7 @@ class MemoryStore(BaseStore):
                     node.deadline - now,
                 )
                 for id, node in self._nodes.items()
+                if id != LINGERING
             ]
 
     # For whoever operates it
@@ -311,19 +339,21 @@ class MemoryStore(BaseStore):
             return self._join(node, operation)
         if isinstance(operation, Update):
             return self._update(node, operation)
+        if operation.grace:
+            return self._linger(node, operation)
         return self._leave(node, operation)
 
     def _join(self, node: _Node, join: Join) -> Answer:
         group = self._groups.get(join.group) or _Group()
-        entries = group.nodes.get(node.incarnation.id, {})
-        if join.member.id in entries:
+        former = self._find_lingering(join)
+        if former is not None:
+            return self._resume(node, join, former)
+        if join.member.id in group.nodes.get(node.incarnation.id, {}):
             return self._answer("unchanged", group)
         if join.limit is not None and group.count >= join.limit:
             return self._answer("full", group)
         self._groups[join.group] = group
-        group.nodes[node.incarnation.id] = entries
-        entries[join.member.id] = join.member, join.told
-        node.groups.setdefault(join.group, [])
+        self._put_in(node, join.group, join.member, join.told)
         group.add(join.member, join.told, 1)
         outcome = "created" if group.count == 1 else "joined"
         return self._answer(outcome, group, join.member)
@@ -338,18 +368,100 @@ class MemoryStore(BaseStore):
 
     def _leave(self, node: _Node, leave: Leave) -> Answer:
         group = self._groups.get(leave.group) or _Group()
-        entries = group.nodes.get(node.incarnation.id, {})
-        if leave.member.id not in entries:
+        if self._take_out(node, leave.group, leave.member.id) is None:
             return self._answer("unchanged", group)
-        del entries[leave.member.id]
         group.add(leave.member, leave.told, -1)
-        if not entries:
-            del group.nodes[node.incarnation.id]
-            del node.groups[leave.group]
         if not group.count:
             del self._groups[leave.group]
         outcome = "left" if group.count else "destroyed"
         return self._answer(outcome, group, leave.member)
+
+    def _linger(self, node: _Node, leave: Leave) -> Answer:
+        group = self._groups.get(leave.group) or _Group()
+        member = self._take_out(node, leave.group, leave.member.id)
+        if member is None:
+            return self._answer("unchanged", group)
+        group.tell(-leave.told)
+        deadline = self._clock() + leave.grace
+        nobody = self._nodes.setdefault(LINGERING, _Node(Incarnation(LINGERING, ""), 0))
+        nobody.deadline = max(nobody.deadline, deadline)
+        self._put_in(nobody, leave.group, member, False)
+        self._due[leave.group, member.id] = deadline, node.incarnation.id
+        return self._answer("lingering", group)
+
+    def _find_lingering(self, join: Join) -> Member | None:
+        """Return whose membership a join goes on with."""
+        group = self._groups.get(join.group)
+        if join.resume is None or group is None:
+            return None
+        lingering = [one for one, _ in group.nodes.get(LINGERING, {}).values()]
+        found = [one for one in lingering if one.user_id == join.member.user_id]
+        found.sort(key=lambda one: one.id != join.resume)
+        return found[0] if found else None
+
+    def _resume(self, node: _Node, join: Join, former: Member) -> Answer:
+        group = self._groups[join.group]
+        owner = self._end_lingering(join.group, former.id)
+        group.tell(join.told)
+        member = join.member._replace(id=former.id, joined_at=former.joined_at)
+        self._put_in(node, join.group, member, join.told)
+        answer = self._answer("resumed", group)
+        if group.told and not group.revision:
+            group.revision = self._next_revision()
+        revision = group.revision or self._next_revision()
+        return replace(answer, revision=revision, former=former, owner=owner)
+
+    def _end_lingering(self, name: str, id: str) -> str:
+        """Take out one that lingers; return the channel of who had it."""
+        nobody = self._nodes[LINGERING]
+        self._take_out(nobody, name, id)
+        if not nobody.groups:
+            del self._nodes[LINGERING]
+        owner = self._nodes.get(self._due.pop((name, id))[1])
+        return owner.incarnation.channel if owner else ""
+
+    def _is_due(self) -> bool:
+        now = self._clock()
+        return any(deadline <= now for deadline, _ in self._due.values())
+
+    def _end_graces(self, dead: str, limit: int) -> Eviction:
+        now = self._clock()
+        due = [place for place, (deadline, _) in self._due.items() if deadline <= now]
+        losses = []
+        for name, id in due[:limit]:
+            group = self._groups[name]
+            member, _ = group.nodes[LINGERING][id]
+            owner = self._end_lingering(name, id)
+            group.add(member, False, -1)
+            if not group.count:
+                del self._groups[name]
+            outcome = "left" if group.count else "destroyed"
+            answer = self._answer(outcome, group, member)
+            losses.append(Loss(name, member, replace(answer, owner=owner)))
+        return Eviction(losses, [], len(due) <= limit)
+
+    def _put_in(self, node: _Node, name: str, member: Member, told: bool) -> None:
+        id = node.incarnation.id
+        self._groups[name].nodes.setdefault(id, {})[member.id] = member, told
+        node.groups.setdefault(name, [])
+        if member.user_id is not None:
+            self._users.setdefault(member.user_id, {})[name, member.id] = id
+
+    def _take_out(self, node: _Node, name: str, id: str) -> Member | None:
+        group = self._groups.get(name) or _Group()
+        entries = group.nodes.get(node.incarnation.id, {})
+        if id not in entries:
+            return None
+        member, _ = entries.pop(id)
+        if not entries:
+            del group.nodes[node.incarnation.id]
+            del node.groups[name]
+        if member.user_id is not None:
+            places = self._users[member.user_id]
+            del places[name, id]
+            if not places:
+                del self._users[member.user_id]
+        return member
 
     def _evict(self, dead: str, limit: int) -> Eviction:
         gone = self._nodes.get(dead)
@@ -378,10 +490,14 @@ class MemoryStore(BaseStore):
         """Return the answer; ``member`` is the one that it is about if it changed."""
         told, connections, previous = group.told > 0, 0, group.revision
         if member is not None:
-            # From the clock, so that it grows for a group over everything.
-            self._revision = max(self._revision + 1, time.time_ns() // 1000)
-            group.revision = self._revision if told else 0
+            revision = self._next_revision()
+            group.revision = revision if told else 0
             if member.user_id is not None:
                 connections = group.users[member.user_id]
         counts = group.count, len(group.users)
         return Answer(outcome, *counts, self._revision, told, connections, previous)
+
+    def _next_revision(self) -> int:
+        """Go with the clock, so that it grows for a group over everything."""
+        self._revision = max(self._revision + 1, time.time_ns() // 1000)
+        return self._revision

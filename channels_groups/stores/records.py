@@ -1,12 +1,13 @@
-"""How the Redis stores write a member: ``<length of user>:<user><rest>``.
+"""How Redis stores write a member: ``<length of user>:<user><time of join><rest>``.
 
-The scripts have to find the user in it; all else is msgpack for Python.
+The scripts have to find the user and the time in it; all else is msgpack for Python.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import struct
 from typing import Any, Sequence
 
 import msgpack
@@ -15,6 +16,7 @@ from .base import Join, Member, Operation, Update
 from .cipher import make_cipher
 
 _hexadecimal = re.compile("[0-9a-f]{32}")
+_time = struct.Struct(">d")
 
 
 class Records:
@@ -26,14 +28,15 @@ class Records:
     def pack(self, operation: Operation) -> list[Any]:
         """Return the operation as lua/commit.lua takes it."""
         member = operation.member
-        user = False if member.user_id is None else self._seal_user(member.user_id)
+        user = False if member.user_id is None else self.seal_user(member.user_id)
         about = [operation.group, member.id, user, int(operation.told)]
         if isinstance(operation, Join):
             limit = -1 if operation.limit is None else operation.limit
-            return ["join", *about, self._record(member, user), limit]
+            resume = False if operation.resume is None else operation.resume
+            return ["join", *about, self._record(member, user), limit, resume]
         if isinstance(operation, Update):
             return ["update", *about, self._record(member, user)]
-        return ["leave", *about]
+        return ["leave", *about, operation.grace]
 
     def unpack(self, id: bytes, record: bytes) -> Member:
         """Return the member of a record."""
@@ -42,7 +45,8 @@ class Records:
         if digits:
             user_id = self.open_user(rest[: int(digits)])
             rest = rest[int(digits) :]
-        channel, joined_at, info = msgpack.unpackb(self._cipher.open(rest))
+        [joined_at] = _time.unpack(rest[: _time.size])
+        channel, info = msgpack.unpackb(self._cipher.open(rest[_time.size :]))
         info = json.loads(info) if info else {}
         return Member(id.decode(), _unpack_channel(channel), user_id, info, joined_at)
 
@@ -50,13 +54,15 @@ class Records:
         """Return the user id of a stored user."""
         return self._cipher.open(user).decode()
 
-    def _seal_user(self, user_id: str) -> bytes:
+    def seal_user(self, user_id: str) -> bytes:
+        """Return what a user id is stored as."""
         return self._cipher.seal(user_id.encode())
 
     def _record(self, member: Member, user: bytes | bool) -> bytes:
         info = json.dumps(member.info, separators=(",", ":")) if member.info else ""
         channel = _pack_channel(member.channel_name)
-        rest = self._cipher.seal(msgpack.packb([channel, member.joined_at, info]))
+        rest = self._cipher.seal(msgpack.packb([channel, info]))
+        rest = _time.pack(member.joined_at) + rest
         if isinstance(user, bytes):
             return b"%d:%b%b" % (len(user), user, rest)
         return b":" + rest

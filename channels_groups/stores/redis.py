@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from dataclasses import replace
 from typing import Any, AsyncIterator, Awaitable, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
@@ -20,6 +21,7 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from channels_groups import names
+from channels_groups.conf import get_settings
 from channels_groups.deadline import in_time
 from channels_groups.exceptions import StoreUnavailable
 
@@ -55,7 +57,10 @@ READS = 32
 #: A renewal is missed when it is overdue by so much of itself.
 PATIENCE = 1.3
 
-OUTCOMES = ("unchanged", "joined", "created", "left", "destroyed", "full", "updated")
+OUTCOMES = (
+    *("unchanged", "joined", "created", "left", "destroyed", "full", "updated"),
+    *("lingering", "resumed"),
+)
 
 
 class RedisStore(BaseStore):
@@ -66,6 +71,7 @@ class RedisStore(BaseStore):
         self.layer = layer
         self.prefix = f"{config.get('prefix', 'asgi')}:groups:"
         self.records = Records(config.get("symmetric_encryption_keys"))
+        self.lingers = get_settings(alias).grace > 0
         self._alive: dict[Incarnation, PubSub] = {}
         self._attached: dict[asyncio.AbstractEventLoop, int] = {}
         #: By event loop and shard, as long as the loop is attached.
@@ -158,7 +164,7 @@ class RedisStore(BaseStore):
         args += [_pack(layer), self._layer_prefix, self._group_expiry]
         answer = await self._run(shard, COMMIT, keys, args)
         if isinstance(answer, bytes):
-            return [_answer(*one) for one in msgpack.unpackb(answer)]
+            return [self._answer(*one) for one in msgpack.unpackb(answer, raw=True)]
         raise LeaseLost if answer == [b"lost"] else StoreRebuilding
 
     async def evict(
@@ -180,8 +186,12 @@ class RedisStore(BaseStore):
         done, entries, losses = msgpack.unpackb(packed, raw=True)
         return Eviction(
             [
-                Loss(group.decode(), self.records.unpack(id, record), _answer(*answer))
-                for group, id, record, *answer in losses
+                Loss(
+                    group.decode(),
+                    self.records.unpack(id, record),
+                    replace(_answer(*answer), owner=owner.decode()),
+                )
+                for group, id, record, *answer, owner in losses
             ],
             [Entry(group.decode(), channel.decode()) for group, channel, _ in entries],
             bool(done),
@@ -236,6 +246,21 @@ class RedisStore(BaseStore):
         if answer is None:
             raise StoreRebuilding
         return [Summary(*one) for one in answer]
+
+    async def user_members(
+        self, user_id: str, cursor: Any
+    ) -> tuple[list[tuple[str, Member]], Any]:
+        shard, position = cursor or (0, 0)
+        args = [self.records.seal_user(user_id), position, PAGE]
+        keys = self._keys("leases")
+        position, page = await self._read(shard, USER, keys, args)
+        members = [
+            (group.decode(), self.records.unpack(id, record))
+            for group, id, record in zip(page[::3], page[1::3], page[2::3])
+        ]
+        if int(position):
+            return members, (shard, int(position))
+        return members, (shard + 1, 0) if shard + 1 < self.shards else None
 
     async def group_nodes(self, group: str) -> list[str]:
         keys = self._keys("leases")
@@ -323,6 +348,14 @@ class RedisStore(BaseStore):
     _group_expiry = 0
     #: Milliseconds that the living nodes have for writing back what was lost.
     _rebuild = 2200
+
+    def _answer(self, *answer: Any) -> Answer:
+        """Return an answer of a commit; what was resumed comes behind it."""
+        if len(answer) == 7:
+            return _answer(*answer)
+        id, record, owner = answer[7:]
+        former = self.records.unpack(id, record)
+        return replace(_answer(*answer[:7]), former=former, owner=owner.decode())
 
     async def _totals(self) -> AsyncIterator[list[int]]:
         keys = self._keys("index", "leases", "sizes")
@@ -569,5 +602,6 @@ RELEASE = load("release")
 RENEW = load("renew")
 SUMMARIES = load("summaries")
 TOTALS = load("totals")
+USER = load("user")
 USERS = load("users")
 WATCH = load("watch")

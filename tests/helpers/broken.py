@@ -20,9 +20,9 @@ def lost_twice():
     """Signal the leave of a lost member a second time."""
     announce_loss = Shard.announce_loss
 
-    def announce_twice(self, loss):
-        announce_loss(self, loss)
-        announce_loss(self, loss)
+    def announce_twice(self, loss, *reason):
+        announce_loss(self, loss, *reason)
+        announce_loss(self, loss, *reason)
 
     Shard.announce_loss = announce_twice
 

@@ -6,7 +6,7 @@ from typing import Any
 
 Event = Mapping[str, Any]
 
-REASONS = {"left", "disconnected", "lost"}
+REASONS = {"left", "disconnected", "expired", "lost"}
 # What shares a revision: created comes before its join, destroyed after its leave.
 RANK = {"created": 0, "join": 1, "leave": 1, "destroyed": 2}
 

@@ -1,6 +1,7 @@
 """A store in the hands of a test: nodes, time and faults."""
 
 import asyncio
+from dataclasses import replace
 
 from django.db import connections
 
@@ -8,6 +9,7 @@ from channels_groups import names
 from channels_groups.database import models
 from channels_groups.database.vendors import Clock as Now
 from channels_groups.stores.base import (
+    LINGERING,
     Entry,
     Holdings,
     Incarnation,
@@ -273,18 +275,21 @@ class Node:
             key = operation.group, operation.member.id
             if answer.outcome in ("created", "joined"):
                 self.held[key] = operation
-            elif answer.outcome in ("left", "destroyed"):
+            elif answer.outcome == "resumed":
+                former = operation.member._replace(id=answer.former.id)
+                self.held[key[0], former.id] = replace(operation, member=former)
+            elif answer.outcome in ("left", "destroyed", "lingering"):
                 self.held.pop(key, None)
         return answers
 
     def entries(self, group):
         return [Entry(names.own_name(group), self.incarnation.channel)]
 
-    async def join(self, group, member, limit=None, told=False):
-        return (await self.commit(Join(group, member, limit, told)))[0]
+    async def join(self, group, member, limit=None, told=False, resume=None):
+        return (await self.commit(Join(group, member, limit, told, resume)))[0]
 
-    async def leave(self, group, member, told=False):
-        return (await self.commit(Leave(group, member, told)))[0]
+    async def leave(self, group, member, told=False, grace=0):
+        return (await self.commit(Leave(group, member, told, grace)))[0]
 
     async def update(self, group, member, told=False):
         return (await self.commit(Update(group, member, told)))[0]
@@ -311,6 +316,17 @@ class Node:
             renewal,
             limit,
         )
+
+    async def end_graces(self, *, limit=100):
+        """Take out who has lingered for too long, when the store says there are any."""
+
+        async def are_due():
+            return LINGERING in (await self.renew()).overdue
+
+        await aeventually(are_due)
+        self.evictions += 1
+        about = self.shard, self.incarnation, self.evictions, LINGERING
+        return await self.store.evict(*about, LEASE, RENEWAL, limit)
 
     async def evict_all(self, dead, *, limit=100):
         """Evict batch by batch, and return the batches."""

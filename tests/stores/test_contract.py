@@ -21,13 +21,17 @@ from channels_groups.stores.base import (
 
 from ..helpers import layers
 from ..helpers.eventually import aeventually
-from .conftest import CONNECTED_KINDS, KINDS, REDIS_KINDS
+from .conftest import CONNECTED_KINDS, DATABASE_KINDS, KINDS, REDIS_KINDS
 from .lab import LEASE, RedisLab, list_groups, list_members, member
 
 every_store = pytest.mark.parametrize("kind", KINDS, indirect=True)
 #: Those of which an answer, a connection or all data may be lost.
 server_stores = pytest.mark.parametrize("kind", KINDS[1:], indirect=True)
 connected_stores = pytest.mark.parametrize("kind", CONNECTED_KINDS, indirect=True)
+#: Those in which a membership may linger.
+lingering_stores = pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if kind not in DATABASE_KINDS], indirect=True
+)
 redis_stores = pytest.mark.parametrize("kind", REDIS_KINDS, indirect=True)
 unsealed_core = pytest.mark.parametrize("kind", ["core", "core-redis7"], indirect=True)
 
@@ -944,6 +948,208 @@ async def test_a_node_that_released_with_members_is_evicted(lab):
     assert (await one.renew()).overdue == [dead.id]
     [loss] = (await one.evict(dead)).losses
     assert (loss.member, facts(loss.answer)) == (ANN, ("destroyed", 0, 0))
+
+
+# Lingering
+
+
+async def pass_time(lab, seconds):
+    if lab.clock:
+        lab.clock.now += seconds
+
+
+@lingering_stores
+async def test_who_lingers_counts_and_is_resumed_as_the_same_member(lab):
+    one, two = await lab.node(), await lab.node()
+    old = member("old", "Ann", {"n": 1}, joined_at=1_600_000_000.5)
+    await one.join("room", old)
+    await one.join("room", BOB, told=True)
+    revision = (await one.update("room", BOB, told=True)).revision
+    assert facts(await one.leave("room", old, grace=60)) == ("lingering", 2, 2)
+    assert await lab.store.count("room") == 2
+    assert await lab.store.membership_count() == 2
+    assert await lab.store.users("room") == {"Ann", "user-b"}
+    assert await lab.store.member("room", "old") == old
+    assert sorted((await list_members(lab.store, "room"))[0]) == [BOB, old]
+    assert await list_user(lab.store, "Ann") == [("room", "old")]
+    assert facts(await one.leave("room", old)) == ("unchanged", 2, 2)
+    new = member("new", "Ann", {"n": 2}, channel="another!channel")
+    full = await two.join("room", new, limit=1)
+    assert facts(full) == ("full", 2, 2)
+    answer = await two.join("room", new, limit=1, told=True, resume="")
+    assert facts(answer) == ("resumed", 2, 2)
+    assert (answer.former, answer.owner) == (old, one.incarnation.channel)
+    assert (answer.revision, answer.told) == (revision, True)
+    resumed = new._replace(id="old", joined_at=old.joined_at)
+    assert await lab.store.member("room", "old") == resumed
+    assert await lab.store.member("room", "new") is None
+    assert await list_user(lab.store, "Ann") == [("room", "old")]
+    assert (await two.commit(Join("room", new), sequence=two.sequence)) == [answer]
+    assert (await one.renew()).overdue == []
+    assert facts(await two.update("room", resumed)) == ("updated", 2, 2)
+    assert facts(await two.leave("room", resumed, told=True)) == ("left", 1, 1)
+    assert (await two.join("room", new, resume="")).outcome == "joined"
+
+
+@lingering_stores
+async def test_which_membership_is_resumed(lab):
+    """The one that is asked for, else the first; never one of another user."""
+    one = await lab.node()
+    tabs = [member(f"tab{n}", "Ann") for n in range(3)]
+    for tab in tabs:
+        await one.join("room", tab)
+        await one.leave("room", tab, grace=60)
+    assert (await one.join("room", CAT, resume="")).outcome == "joined"
+    assert (await one.join("room", member("n"), resume="")).outcome == "joined"
+    assert (await one.join("other", member("1", "Ann"), resume="")).former is None
+    former = [
+        (await one.join("room", member(f"new{n}", "Ann"), resume=resume)).former
+        for n, resume in enumerate(["tab2", "", "tab2", "tab1"])
+    ]
+    assert former == [tabs[2], tabs[0], tabs[1], None]
+    assert await lab.store.count("room") == 6
+
+
+@lingering_stores
+async def test_a_grace_ends_once_for_all_nodes(lab):
+    one, two = await lab.node(), await lab.node()
+    await one.join("room", BOB, told=True)
+    people = [member(f"m{n}", f"u{n % 3}", {"n": n}) for n in range(9)]
+    await one.commit(*(Join("room", each) for each in people))
+    await one.commit(*(Leave("room", each, False, 0.2) for each in people[:8]))
+    await one.leave("room", people[8], grace=3600)
+    revision = (await lab.store.summaries(0, ["room"]))[0].revision
+    await pass_time(lab, 0.2)
+    batches = [await two.end_graces(limit=3)]
+    again = await lab.store.evict(0, two.incarnation, 1, "~", LEASE, 1, 3)
+    assert again == batches[0] and not again.done
+    while not batches[-1].done:
+        batches.append(await two.end_graces(limit=3))
+    losses = [loss for batch in batches for loss in batch.losses]
+    assert [len(batch.losses) for batch in batches] == [3, 3, 2]
+    assert sorted(loss.member for loss in losses) == people[:8]
+    assert {loss.answer.owner for loss in losses} == {one.incarnation.channel}
+    assert [loss.answer.count for loss in losses] == [*range(9, 1, -1)]
+    chain = [loss.answer.revision for loss in losses]
+    assert [loss.answer.previous for loss in losses] == [revision, *chain[:-1]]
+    assert [loss.answer.connections for loss in losses] == [2, 2, 2, 1, 1, 1, 0, 0]
+    assert (await one.renew()).overdue == []
+    assert await lab.store.count("room") == 2
+    await one.join("room", member("back", "u2"), resume="")
+
+
+@lingering_stores
+async def test_the_last_one_who_lingers_destroys_the_group(lab):
+    one, two = await lab.node(), await lab.node()
+    await one.join("room", ANN, told=True)
+    await one.leave("room", ANN, told=True, grace=0.1)
+    await one.release()
+    await pass_time(lab, 0.1)
+    [loss] = (await two.end_graces()).losses
+    assert (loss.member, facts(loss.answer)) == (ANN, ("destroyed", 0, 0))
+    assert (loss.answer.connections, loss.answer.told) == (0, False)
+    assert loss.answer.owner == ""
+    assert (await two.join("room", ANN)).outcome == "created"
+
+
+@lingering_stores
+async def test_who_lingers_outlives_its_node_and_readings_leave_out_the_late(lab):
+    one, two = await lab.node(), await lab.node()
+    await one.join("room", ANN)
+    await one.join("room", BOB)
+    await one.leave("room", ANN, grace=0.3)
+    await lab.expire(one)
+    losses = [loss for batch in await two.evict_all(one) for loss in batch.losses]
+    assert [loss.member for loss in losses] == [BOB]
+    await pass_time(lab, 0.3)
+
+    async def count():
+        return await lab.store.count("room"), await lab.store.membership_count()
+
+    await aeventually(count, equals=(0, 0))
+    assert await lab.store.user_count("room") == await lab.store.group_count() == 0
+    assert (await list_groups(lab.store))[0] == []
+    assert await list_user(lab.store, "user-a") == []
+    [loss] = (await two.end_graces()).losses
+    assert loss.member == ANN
+
+
+@redis_stores
+async def test_who_lingers_is_written_back_to_an_emptied_store(lab):
+    """By the node that had it, unless it was resumed elsewhere, in either order."""
+    one, two = await lab.node(), await lab.node()
+    ann, bob, cat = (member(id, f"user {id}") for id in ("a", "b", "c"))
+    for each in (ann, bob, cat):
+        await one.join("room", each)
+        await one.leave("room", each, grace=60)
+    for id in ("b", "c"):
+        await two.join("room", member(f"new{id}", f"user {id}"), resume="")
+    lab.empty()
+    for node in (one, two):
+        assert (await node.renew()).state == "emptied"
+        await node.register()
+
+    async def restore(node, who, lingers):
+        join = Join("room", who, None, False, who.id)
+        leave = [Leave("room", who, False, 60)] if lingers else []
+        return outcomes(await node.commit(join, *leave, restore=True))
+
+    assert await restore(two, bob, False) == ["created"]
+    assert await restore(one, ann, True) == ["joined", "lingering"]
+    assert await restore(one, bob, True) == ["unchanged", "unchanged"]
+    assert await restore(one, cat, True) == ["joined", "lingering"]
+    assert await restore(two, cat, False) == ["resumed"]
+    await lab.rebuilt()
+    assert await lab.store.count("room") == 3
+    answer = await two.join("room", member("newa", "user a"), resume="")
+    assert answer.former.id == "a"
+    assert (await two.join("room", member("x", "user b"), resume="")).former is None
+    rooms = {"room": (4, True)}
+    await two.renew(holdings=Holdings(two.sequence, 4, rooms))
+
+
+# Users
+
+
+async def list_user(store, user):
+    """Return all pages of a user's memberships."""
+    places, cursor = await store.user_members(user, None)
+    while cursor is not None:
+        page, cursor = await store.user_members(user, cursor)
+        places = places + page
+    return sorted((group, one.id) for group, one in places)
+
+
+@every_store
+async def test_the_memberships_of_a_user_are_found(lab):
+    one, two = await lab.node(), await lab.node()
+    first, second = member("1", "Ann: 5", {"a": 1}), member("22", "Ann: 5")
+    await one.join("room", first)
+    await one.join("1:room: a", first)
+    await two.join("room", second)
+    await two.join("room", member("3", "Bob"))
+    await two.join("room", member("4"))
+    places = [("1:room: a", "1"), ("room", "1"), ("room", "22")]
+    assert await list_user(lab.store, "Ann: 5") == places
+    assert ("room", first) in (await lab.store.user_members("Ann: 5", None))[0]
+    assert await list_user(lab.store, "Bob") == [("room", "3")]
+    assert await list_user(lab.store, "nobody") == []
+    await one.leave("room", first)
+    places.remove(("room", "1"))
+    assert await list_user(lab.store, "Ann: 5") == places
+    await lab.expire(one)
+    assert await list_user(lab.store, "Ann: 5") == [("room", "22")]
+    await two.evict_all(one)
+    assert await list_user(lab.store, "Ann: 5") == [("room", "22")]
+
+
+@every_store
+async def test_the_memberships_of_a_user_come_in_pages(lab):
+    one = await lab.node()
+    for start in range(0, 1200, 100):
+        numbers = range(start, start + 100)
+        await one.commit(*(Join(f"g{n}", member("1", "Ann")) for n in numbers))
+    assert len(await list_user(lab.store, "Ann")) == 1200
 
 
 # A store that lost everything

@@ -11,6 +11,7 @@ from django.db import connections
 from channels_groups import checks
 from channels_groups.consumers import AsyncGroupConsumerMixin
 from channels_groups.stores import DATABASE
+from channels_groups.stores.memory import MemoryStore
 
 from ..helpers.databases import Router
 
@@ -76,6 +77,24 @@ def test_small_capacity(settings):
 def test_short_group_expiry(settings):
     settings.CHANNEL_LAYERS = core(group_expiry=20)
     assert ids(checks.check_layers()) == ["W004"]
+
+
+class HastyStore(MemoryStore):
+    """As a store is that cannot let anybody linger."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.lingers = False
+
+
+def test_a_store_that_lets_nobody_linger(settings):
+    memory = "channels_groups.stores.memory.MemoryStore"
+    backend = "channels.layers.InMemoryChannelLayer"
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": backend}}
+    settings.DEBUG = True
+    for store, expected in ((f"{__name__}.HastyStore", ["W005"]), (memory, [])):
+        settings.CHANNELS_GROUPS = {"default": {"STORE": store, "GRACE": 5}}
+        assert ids(checks.check_layers()) == expected
 
 
 def test_groups_that_never_expire(settings):

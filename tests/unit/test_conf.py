@@ -51,6 +51,7 @@ def test_the_defaults():
         max_members=None,
         outbox=1000,
         plain_group_send=True,
+        grace=0,
     )
 
 
@@ -82,6 +83,10 @@ BAD = [
     ("OUTBOX", "100"),
     ("PLAIN_GROUP_SEND", 1),
     ("PLAIN_GROUP_SEND", None),
+    ("GRACE", -1),
+    ("GRACE", "10"),
+    ("GRACE", None),
+    ("GRACE", float("inf")),
     ("MANAGER", None),
     ("MANAGER", GroupManager),
     ("MANAGER", "GroupManager"),

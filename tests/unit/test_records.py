@@ -21,8 +21,9 @@ MEMBERS = [
 
 
 def pack(records, member):
-    kind, group, id, user, told, record, limit = records.pack(Join("room", member))
-    assert (kind, group, id, limit, told) == ("join", "room", member.id, -1, 0)
+    kind, group, id, user, told, record, *rest = records.pack(Join("room", member))
+    assert (kind, group, id, told) == ("join", "room", member.id, 0)
+    assert rest == [-1, False]
     return record, user
 
 
@@ -72,14 +73,14 @@ def test_a_record_without_a_user_begins_with_a_colon():
 def test_limits_wishes_and_leaves():
     records = Records(None)
     member = MEMBERS[1]
-    kind, *_, told, record, limit = records.pack(Join("room", member, 5, True))
+    kind, *_, told, record, limit, _ = records.pack(Join("room", member, 5, True))
     assert (kind, told, limit) == ("join", 1, 5)
-    assert records.pack(Join("room", member, 0))[-1] == 0
+    assert records.pack(Join("room", member, 0, resume=""))[-2:] == [0, ""]
     assert records.pack(Update("room", member, True)) == [
         *("update", "room", "b", b"ann", 1, record)
     ]
-    assert records.pack(Leave("room", member, True)) == [
-        *("leave", "room", "b", b"ann", 1)
+    assert records.pack(Leave("room", member, True, 2.5)) == [
+        *("leave", "room", "b", b"ann", 1, 2.5)
     ]
 
 

@@ -174,6 +174,10 @@ class Migration(migrations.Migration):
                 fields=["part", "user_key"], name="channels_groups_user"
             ),
         ),
+        migrations.AddIndex(
+            model_name="membership",
+            index=models.Index(fields=["user_key"], name="channels_groups_of_user"),
+        ),
         migrations.AddConstraint(
             model_name="membership",
             constraint=models.UniqueConstraint(

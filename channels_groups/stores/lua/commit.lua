@@ -4,10 +4,12 @@
 --       the groups' entries (msgpack of group -> entries, see common.lua),
 --       layer ('' or channels_redis.core's prefix), group_expiry
 -- An operation: {'join', 'leave' or 'update', group, connection, user or false,
---                told (0 or 1), record (not of a leave), limit or -1 (of a join)}
--- Returns {'lost'}, {'rebuilding'} or the answers (msgpack); an answer: {outcome, count, user_count, revision, told, connections of the user,
--- previous revision}. There are fewer answers than operations where a key is missing:
--- the rest was not carried out.
+--                told (0 or 1), record (of a leave: seconds of grace or 0),
+--                limit or -1, connection to be resumed, '' for any, or false}
+-- Returns {'lost'}, {'rebuilding'} or the answers (msgpack); an answer: {outcome, count,
+-- user_count, revision, told, connections of the user, previous revision}, and of what
+-- was resumed {connection, record, owner's channel}. There are fewer answers than
+-- operations where a key is missing: the rest was not carried out.
 
 local leases, index, revisions, rebuilding, sizes, told_groups = unpack(KEYS)
 local node_groups, answered = unpack(KEYS, 7)
@@ -18,7 +20,7 @@ local layer, group_expiry = ARGV[7], ARGV[8]
 local function is_looked_over()
   if call('GET', rebuilding) ~= 'restarted' then return false end
   for _, other in ipairs(call('ZRANGE', leases, 0, -1)) do
-    if not is_connected(other) then return false end
+    if other ~= LINGERING and not is_connected(other) then return false end
   end
   call('DEL', rebuilding)
   return true
@@ -34,7 +36,8 @@ if not is_connected(node) then return {'lost'} end
 local found = call('MGET', revisions, rebuilding)
 if not restore and found[2] and not is_looked_over() then return {'rebuilding'} end
 
-local UNCHANGED, JOINED, CREATED, LEFT, DESTROYED, FULL, UPDATED = 0, 1, 2, 3, 4, 5, 6
+local UNCHANGED, JOINED, CREATED, LEFT, DESTROYED, FULL = 0, 1, 2, 3, 4, 5
+local UPDATED, LINGERS, RESUMED = 6, 7, 8
 local clock, revision = math.floor(now() * 1000000), tonumber(found[1] or 0)
 local changed, groups, wanted = 0, {}, nil
 
@@ -62,11 +65,15 @@ local function entries_of(group)
   return wanted[group.name] or {}
 end
 
+-- As common.lua's: at least the clock.
+local function next_revision()
+  revision = math.max(revision + 1, clock)
+  return revision
+end
+
 -- The answer to a change by which so many more members want to be told.
 local function change(outcome, group, connections, more_told)
-  -- At least the clock, as in next_revision().
-  revision = math.max(revision + 1, clock)
-  local previous = 0
+  local revision, previous = next_revision(), 0
   if group.told > 0 or more_told < 0 then
     previous = group.last or last_told(told_groups, group.name)
     group.last = group.told > 0 and revision or 0
@@ -88,10 +95,10 @@ local function is_sane(kind, group)
   return group.count > 1 or (group.nodes <= 1 and group.here <= 1)
 end
 
-local function count_in(group, user, told)
+-- A member of this node more.
+local function put_in(group, id, user, told)
   changed = changed + 1
-  group.count, group.here, group.is_changed = group.count + 1, group.here + 1, true
-  group.told, group.mine = group.told + told, group.mine + told
+  group.here, group.told, group.mine = group.here + 1, group.told + told, group.mine + told
   if group.here == 1 then
     local entries = entries_of(group)
     group.nodes = group.nodes + 1
@@ -101,15 +108,13 @@ local function count_in(group, user, told)
   elseif told == 1 then
     call('HINCRBY', group.nodes_key, node, 1)
   end
-  if not user then return 0 end
-  local connections = call('HINCRBY', group.users_key, user, 1)
-  if connections == 1 then group.users = group.users + 1 end
-  return connections
+  if user then call('HSET', user_key(user), place(group.name, id), node) end
 end
 
-local function count_out_of(group, user, told)
+-- A member of this node less.
+local function take_out(group, told)
   changed = changed - 1
-  group.count, group.here, group.is_changed = group.count - 1, group.here - 1, true
+  group.here = group.here - 1
   if group.here == 0 then told = group.mine end
   group.told, group.mine = group.told - told, group.mine - told
   if group.here == 0 then
@@ -120,16 +125,65 @@ local function count_out_of(group, user, told)
   elseif told == 1 then
     call('HINCRBY', group.nodes_key, node, -1)
   end
+end
+
+local function count_user(group, user, more)
   if not user then return 0 end
-  local connections = call('HINCRBY', group.users_key, user, -1)
+  local connections = call('HINCRBY', group.users_key, user, more)
+  if more == 1 and connections == 1 then group.users = group.users + 1 end
+  if more == -1 and connections == 0 then group.users = group.users - 1 end
   if connections <= 0 then call('HDEL', group.users_key, user) end
-  if connections == 0 then group.users = group.users - 1 end
   return math.max(connections, 0)
+end
+
+-- Which of the user's members that linger is to be resumed.
+local function find_lingering(group, id, user, resume)
+  local list = call('HGET', prefix .. 'lingering:' .. group.name, user)
+  if not list then return false end
+  list = cmsgpack.unpack(list)
+  for _, one in ipairs(list) do
+    if one[1] == resume then return resume end
+  end
+  return not restore and list[1][1]
+end
+
+-- Let a connection go on with a member that lingers, since when that has joined.
+local function resume_lingering(group, id, user, told, record)
+  local old, owner = end_lingering(group.name, id)
+  if not old then return false end
+  group.nodes = call('HLEN', group.nodes_key)
+  local time = #string.match(record, '^%d*:') + #user + 1
+  record = string.sub(record, 1, time - 1) .. string.sub(old, time, time + 7)
+    .. string.sub(record, time + 8)
+  call('HSET', group.members, id, record)
+  put_in(group, id, user, told)
+  local is_told, last = group.told > 0, 0
+  if is_told then last = group.last or last_told(told_groups, group.name) end
+  if last == 0 then
+    last = next_revision()
+    if is_told then group.last = last end
+  end
+  return {
+    RESUMED, group.count, group.users, last, is_told and 1 or 0, 0, 0, id, old, owner,
+  }
+end
+
+local function is_anywhere(group, id)
+  for _, other in ipairs(call('HKEYS', group.nodes_key)) do
+    if call('HEXISTS', members_key(group.name, other), id) == 1 then return true end
+  end
+  return false
 end
 
 local operations = {}
 
-function operations.join(group, id, user, told, record, limit)
+function operations.join(group, id, user, told, record, limit, resume)
+  if resume and user then
+    local found = find_lingering(group, id, user, resume)
+    local answer = found and resume_lingering(group, found, user, told, record)
+    if answer then return answer end
+    if restore and is_anywhere(group, id) then return unchanged(UNCHANGED, group) end
+  end
   if limit >= 0 and group.count >= limit then
     local is_in = call('HEXISTS', group.members, id) == 1
     return unchanged(is_in and UNCHANGED or FULL, group)
@@ -137,13 +191,31 @@ function operations.join(group, id, user, told, record, limit)
   if call('HSETNX', group.members, id, record) == 0 then
     return unchanged(UNCHANGED, group)
   end
-  local connections = count_in(group, user, told)
+  group.count, group.is_changed = group.count + 1, true
+  put_in(group, id, user, told)
+  local connections = count_user(group, user, 1)
   return change(group.count == 1 and CREATED or JOINED, group, connections, told)
 end
 
-function operations.leave(group, id, user, told)
+-- It counts as a member as before, but of no node.
+local function linger(group, id, user, told, grace)
+  local record = call('HGET', group.members, id)
+  if not record then return unchanged(UNCHANGED, group) end
+  call('HDEL', group.members, id)
+  take_out(group, told)
+  add_lingering(group.name, id, user, record, node, now() + grace)
+  group.nodes = call('HLEN', group.nodes_key)
+  if told == 1 and group.told == 0 then group.last = 0 end
+  return unchanged(LINGERS, group)
+end
+
+function operations.leave(group, id, user, told, grace)
+  if grace > 0 then return linger(group, id, user, told, grace) end
   if call('HDEL', group.members, id) == 0 then return unchanged(UNCHANGED, group) end
-  local connections = count_out_of(group, user, told)
+  group.count, group.is_changed = group.count - 1, true
+  take_out(group, told)
+  if user then call('HDEL', user_key(user), place(group.name, id)) end
+  local connections = count_user(group, user, -1)
   return change(group.count <= 0 and DESTROYED or LEFT, group, connections, -told)
 end
 
@@ -160,6 +232,7 @@ local function restore_group(group)
   call('DEL', members_key(group, node))
   if not call('ZSCORE', index, group) then
     call('DEL', prefix .. 'nodes:' .. group, prefix .. 'users:' .. group)
+    call('DEL', members_key(group, LINGERING), prefix .. 'lingering:' .. group)
   end
 end
 
@@ -169,10 +242,10 @@ if restore then
 end
 local answers = {}
 for i, op in ipairs(cmsgpack.unpack(ARGV[5])) do
-  local kind, name, id, user, told, record, limit = unpack(op)
+  local kind, name, id, user, told, record, limit, resume = unpack(op)
   local group = groups[name] or look_at(name)
   if not is_sane(kind, group) then break end
-  answers[i] = operations[kind](group, id, user, told, record, limit)
+  answers[i] = operations[kind](group, id, user, told, record, limit, resume)
 end
 for name, group in pairs(groups) do
   if group.is_changed and group.count > 0 then

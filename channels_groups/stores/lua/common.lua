@@ -3,9 +3,11 @@
 --
 --   leases           ZSET node -> deadline in seconds by the server's clock; 0: lost
 --   index            ZSET group -> members
---   members:<g>:<n>  HASH connection -> record, "<length of user>:<user><rest>"
+--   members:<g>:<n>  HASH connection -> record, see records.py
 --   nodes:<g>        HASH node -> its members in the group that want to be told
 --   users:<g>        HASH user -> connections
+--   user:<u>, user#:<digest of u>
+--                    HASH "<length of connection>:<connection><group>" (a place) -> node
 --   node:<n>         HASH group -> msgpack of its entries in the layer's groups
 --   channels         HASH node -> channel
 --   sizes            HASH node -> memberships
@@ -19,9 +21,16 @@
 --   run              the server's name for its present run
 --   watchers         ZSET channel that wants to hear of every event -> until when
 --   void             set while there is data of an earlier epoch to be wiped
+--
+-- Members that linger are those of a node '~', which is nobody's. The end of its lease
+-- is that of the last of them.
+--
+--   lingering:<g>    HASH user -> msgpack of {{connection, the node that had it}, ...}
+--   due              ZSET place -> end of its grace
 
 local prefix = ARGV[1]
 local call = redis.call
+local LINGERING = '~'
 
 local function members_key(group, node)
   return prefix .. 'members:' .. group .. ':' .. node
@@ -125,8 +134,26 @@ local function users_only_on(group, nodes)
   return users
 end
 
+-- A name that is not plain text, as that of a sealed user, would be no good key.
+local function user_key(user)
+  if not string.find(user, '[^\32-\126]') then return prefix .. 'user:' .. user end
+  return prefix .. 'user#:' .. redis.sha1hex(user)
+end
+
+local function place(group, id)
+  return #id .. ':' .. id .. group
+end
+
+-- Return the group and the connection.
+local function parse_place(text)
+  local digits = string.match(text, '^(%d+):')
+  local first = #digits + 2
+  local last = first + tonumber(digits) - 1
+  return string.sub(text, last + 1), string.sub(text, first, last)
+end
+
 -- Count one member less; return count, user_count and the user's connections.
-local function count_out(index, group, user)
+local function count_out(index, group, id, user)
   local count = tonumber(call('ZINCRBY', index, -1, group))
   if count <= 0 then
     call('ZREM', index, group)
@@ -135,6 +162,7 @@ local function count_out(index, group, user)
   if user then
     connections = math.max(call('HINCRBY', users, user, -1), 0)
     if connections == 0 then call('HDEL', users, user) end
+    call('HDEL', user_key(user), place(group, id))
   end
   return count, call('HLEN', users), connections
 end
@@ -162,4 +190,55 @@ local function leave_layer(layer, entries)
     end
   end
   return others
+end
+
+-- Let a member that is out of its node linger.
+local function add_lingering(group, id, user, record, owner, deadline)
+  local at, former = place(group, id), prefix .. 'lingering:' .. group
+  call('HSET', members_key(group, LINGERING), id, record)
+  call('HSET', prefix .. 'nodes:' .. group, LINGERING, 0)
+  call('HSET', prefix .. 'node:' .. LINGERING, group, cmsgpack.pack({}))
+  call('HSET', user_key(user), at, LINGERING)
+  local list = call('HGET', former, user)
+  list = list and cmsgpack.unpack(list) or {}
+  list[#list + 1] = {id, owner}
+  call('HSET', former, user, cmsgpack.pack(list))
+  call('ZADD', prefix .. 'due', deadline, at)
+  call('ZADD', prefix .. 'leases', 'GT', deadline, LINGERING)
+  call('HINCRBY', prefix .. 'sizes', LINGERING, 1)
+end
+
+-- Take one out of the user's members that linger in a group; return who had it.
+local function forget_lingering(group, id, user)
+  local former, owner = prefix .. 'lingering:' .. group, ''
+  local rest = {}
+  local list = call('HGET', former, user)
+  for _, one in ipairs(list and cmsgpack.unpack(list) or {}) do
+    if one[1] == id then owner = one[2] else rest[#rest + 1] = one end
+  end
+  if #rest > 0 then
+    call('HSET', former, user, cmsgpack.pack(rest))
+  else
+    call('HDEL', former, user)
+  end
+  return owner
+end
+
+-- End it that a member lingers; return its record and the channel of who had it.
+local function end_lingering(group, id)
+  local members = members_key(group, LINGERING)
+  local record = call('HGET', members, id)
+  call('ZREM', prefix .. 'due', place(group, id))
+  if not record then return false end
+  call('HDEL', members, id)
+  if call('EXISTS', members) == 0 then
+    call('HDEL', prefix .. 'nodes:' .. group, LINGERING)
+    call('HDEL', prefix .. 'node:' .. LINGERING, group)
+  end
+  local owner = forget_lingering(group, id, user_of(record))
+  if call('HINCRBY', prefix .. 'sizes', LINGERING, -1) <= 0 then
+    call('HDEL', prefix .. 'sizes', LINGERING)
+    call('ZREM', prefix .. 'leases', LINGERING)
+  end
+  return record, call('HGET', prefix .. 'channels', owner) or ''
 end

@@ -1,11 +1,12 @@
--- Take members out of a dead node.
+-- Take members out of a dead node, or those whose grace has ended out of '~'.
 -- KEYS: leases, index, revision, sizes, channels, told, node:<dead>,
 --       answer:<dead>, answer:<the node that evicts>
 -- ARGV: prefix, dead node, sequence, limit, lease (seconds), patience (seconds, see
 --       renew.lua), layer ('' or channels_redis.core's prefix)
 -- Returns msgpack of {done (0 or 1), entries in the layer that it has to discard,
 --   {{group, connection, record, outcome, count, user_count, revision, told,
---     connections of the user, previous revision}, ...}}.
+--     connections of the user, previous revision, channel of who had let it linger},
+--     ...}}.
 
 local leases, index, revisions, sizes, channels, told_groups = unpack(KEYS)
 local node_groups, answered, mine = unpack(KEYS, 7)
@@ -25,16 +26,24 @@ local function is_destroyed(group, members, count)
     and call('HLEN', prefix .. 'nodes:' .. group) <= 1
 end
 
--- Return the revision of it.
-local function lose(group, members, id, record, told, previous)
-  call('HDEL', members, id)
-  local count, user_count, connections = count_out(index, group, user_of(record))
+-- Count one out that is in its node no more; return the revision of it.
+local function lose(group, members, id, record, told, previous, owner)
+  local count, user_count, connections = count_out(index, group, id, user_of(record))
   local revision = next_revision(revisions)
   losses[#losses + 1] = {
     group, id, record, is_destroyed(group, members, count) and DESTROYED or LEFT,
     math.max(count, 0), user_count, revision, told and 1 or 0, connections, previous,
+    owner or '',
   }
   return revision
+end
+
+local function note_told(group, told, revision)
+  if told then
+    call('ZADD', told_groups, revision, group)
+  else
+    call('ZREM', told_groups, group)
+  end
 end
 
 -- What the dead node's members wanted to be told of matters no more.
@@ -44,13 +53,10 @@ local function lose_group(group, packed)
   call('HSET', prefix .. 'nodes:' .. group, dead, 0)
   local told, last = told_in(group) > 0, last_told(told_groups, group)
   for i = 1, #found, 2 do
+    call('HDEL', members, found[i])
     last = lose(group, members, found[i], found[i + 1], told, last)
   end
-  if told and #found > 0 then
-    call('ZADD', told_groups, last, group)
-  elseif not told then
-    call('ZREM', told_groups, group)
-  end
+  if #found > 0 or not told then note_told(group, told, last) end
   if call('EXISTS', members) == 0 then
     call('HDEL', prefix .. 'nodes:' .. group, dead)
     call('HDEL', node_groups, group)
@@ -61,8 +67,30 @@ local function lose_group(group, packed)
   end
 end
 
+-- Return whether there are no more.
+local function lose_due()
+  local due, time = prefix .. 'due', now()
+  for _, at in ipairs(call('ZRANGEBYSCORE', due, '-inf', time, 'LIMIT', 0, limit)) do
+    local group, id = parse_place(at)
+    local record, owner = end_lingering(group, id)
+    if record then
+      local told, last = told_in(group) > 0, last_told(told_groups, group)
+      local members = members_key(group, LINGERING)
+      note_told(group, told, lose(group, members, id, record, told, last, owner))
+    end
+  end
+  return call('ZCOUNT', due, '-inf', time) == 0
+end
+
+local function reply(done)
+  local answer = cmsgpack.pack({done and 1 or 0, entries, losses})
+  call('HSET', mine, 'evicting', sequence, 'evicted', answer)
+  return answer
+end
+
 local last = call('HMGET', mine, 'evicting', 'evicted')
 if last[1] == sequence then return last[2] end
+if dead == LINGERING then return reply(lose_due()) end
 local deadline = call('ZSCORE', leases, dead)
 if not deadline or not is_evictable(tonumber(deadline)) then
   return cmsgpack.pack({1, {}, {}})
@@ -84,6 +112,4 @@ if done then
 elseif #losses > 0 then
   call('HINCRBY', sizes, dead, -#losses)
 end
-local answer = cmsgpack.pack({done and 1 or 0, entries, losses})
-call('HSET', mine, 'evicting', sequence, 'evicted', answer)
-return answer
+return reply(done)

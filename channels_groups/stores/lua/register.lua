@@ -25,7 +25,12 @@ end
 
 local function wipe_group(other, group, packed)
   leave_layer(layer, cmsgpack.unpack(packed))
+  for _, record in ipairs(call('HVALS', members_key(group, other))) do
+    local user = user_of(record)
+    if user then call('DEL', user_key(user)) end
+  end
   call('DEL', members_key(group, other), prefix .. 'users:' .. group)
+  call('DEL', prefix .. 'lingering:' .. group)
   call('DEL', prefix .. 'nodes:' .. group)
   call('ZREM', index, group)
   call('HDEL', prefix .. 'node:' .. other, group)
@@ -35,7 +40,7 @@ end
 local function wipe()
   local other = call('HRANDFIELD', channels)
   if not other then
-    call('DEL', void, index, sizes, revision, told_groups)
+    call('DEL', void, index, sizes, revision, told_groups, prefix .. 'due')
     return true
   end
   local groups = call('HRANDFIELD', prefix .. 'node:' .. other, LIMIT, 'WITHVALUES')

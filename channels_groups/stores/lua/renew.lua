@@ -8,7 +8,8 @@
 --       some of its groups (msgpack of group -> {its members there, 1 with users}),
 --       the node's connections
 -- Returns {state, epoch, 1 if the node's subscription is there, {channel, ...} of those
---   who want to hear of every event, node, node, ...}.
+--   who want to hear of every event, node, node, ...}; '~'
+--   is among the nodes if the grace of a member has ended.
 
 local leases, epoch_key, rebuilding, void, index, sizes, channels, run = unpack(KEYS)
 local node_groups, answered, watchers = unpack(KEYS, 9)
@@ -68,6 +69,9 @@ if deadline ~= 0 and epoch == known and is_damaged(deadline) then
   for _, other in ipairs(call('ZRANGE', leases, 0, -1)) do
     call('HSETNX', channels, other, '')
   end
+  if call('EXISTS', prefix .. 'node:' .. LINGERING) == 1 then
+    call('HSETNX', channels, LINGERING, '')
+  end
   call('DEL', leases)
 elseif deadline and deadline > 0 then
   call('ZADD', leases, time + lease, node)
@@ -83,8 +87,12 @@ local answer = {state, epoch, connected and 1 or 0, watching}
 local silent = call('ZRANGEBYSCORE', leases, '-inf', time + lease - patience, 'WITHSCORES')
 for i = 1, #silent, 2 do
   local other = silent[i]
-  if other ~= node and (tonumber(silent[i + 1]) <= time or not is_connected(other)) then
+  local is_silent = tonumber(silent[i + 1]) <= time or not is_connected(other)
+  if is_silent and other ~= node and other ~= LINGERING then
     answer[#answer + 1] = other
   end
+end
+if call('ZCOUNT', prefix .. 'due', '-inf', time) > 0 then
+  answer[#answer + 1] = LINGERING
 end
 return answer

@@ -1,0 +1,227 @@
+"""GRACE: who is back in time has never been away."""
+
+import asyncio
+
+import pytest
+
+from channels_groups.exceptions import ConnectionClosed
+from channels_groups.manager import get_group
+from channels_groups.node import find_nodes
+from channels_groups.testing import capture_group_events
+
+from ..helpers.eventually import aeventually
+from .chats import AsyncToldChat, async_only, cases, in_memory
+
+LONG = 30
+
+
+def names(events):
+    return [event.name for event in events]
+
+
+@pytest.fixture(autouse=True)
+async def all_over(layer, kind, server, prefix):
+    """Take what still lingers away, which nobody waits for in a test."""
+    yield
+    for node in find_nodes("default"):
+        await node.shutdown()
+    if kind != "memory":
+        with server.client() as client:
+            for key in client.scan_iter(f"{prefix}:groups:*", count=1000):
+                if not key.endswith("answer:*"):
+                    client.delete(key)
+
+
+async def test_who_reloads_is_the_same_member(told_chat, connect, configure, events):
+    configure(GRACE=LONG)
+    ann = await connect(told_chat, "room", user_id="ann", info={"n": 1})
+    bob = await connect(told_chat, "room", user_id="bob")
+    await aeventually(lambda: ann.joined)
+    ann_id, joined_at = ann.id, ann.consumer.connection.joined_at
+    before = len(events)
+    for _ in range(2):
+        await ann.disconnect()
+        assert await get_group("room").acount() == 2
+        ann = await connect(told_chat, "room", user_id="ann", info={"n": 1})
+        assert ann.id == ann_id
+        assert ann.consumer.connection.joined_at == joined_at
+    assert len(events) == before
+    assert bob.joined == bob.left == bob.updated == []
+    [found] = [one async for one in get_group("room") if one.id == ann_id]
+    assert found.scope["client"] is ann
+    await found.asend("to you alone")
+    assert await ann.receive_from() == "to you alone"
+    await get_group("room").asend("to Bob", exclude=[found])
+    assert await bob.receive_from() == "to Bob"
+    assert await ann.has_received_nothing()
+    await ann.set_group(None)
+    assert names(events[before:]) == ["leave"]
+    assert (events[-1].connection.id, events[-1].reason) == (ann_id, "left")
+    await aeventually(lambda: bob.left)
+    assert [one.id for _, one in bob.left] == [ann_id]
+
+
+async def test_who_does_not_come_back_leaves_once(
+    told_chat, connect, configure, events
+):
+    configure(GRACE=0.3)
+    ann = await connect(told_chat, "room", user_id="ann")
+    bob = await connect(told_chat, "room", user_id="bob")
+    ann_id = ann.id
+    await ann.disconnect()
+    assert "leave" not in names(events)
+    await aeventually(lambda: "leave" in names(events))
+    leave = events[-1]
+    assert (leave.connection.id, leave.reason) == (ann_id, "expired")
+    assert (leave.count, leave.user_count) == (1, 1)
+    await aeventually(lambda: bob.left)
+    ann = await connect(told_chat, "room", user_id="ann")
+    assert ann.id != ann_id
+    await ann.disconnect()
+    await bob.disconnect()
+    await aeventually(lambda: "destroyed" in names(events))
+    assert [event.reason for event in events if event.name == "leave"] == 3 * [
+        "expired"
+    ]
+    await aeventually(lambda: not find_nodes("default"))
+
+
+@in_memory
+async def test_other_info_is_told_as_an_update(told_chat, connect, configure, events):
+    configure(GRACE=LONG)
+    ann = await connect(told_chat, "room", user_id="ann", info={"n": 1})
+    bob = await connect(told_chat, "room", user_id="bob")
+    ann_id, before = ann.id, len(events)
+    await ann.disconnect()
+    ann = await connect(told_chat, "room", user_id="ann", info={"n": 2})
+    await aeventually(lambda: bob.updated)
+    [(_, told)] = bob.updated
+    assert (told.id, told.info) == (ann_id, {"n": 2})
+    assert len(events) == before and bob.joined == bob.left == []
+
+
+@cases("memory-async", "core-sync")
+async def test_who_leaves_at_once(chat, connect, configure, events):
+    """Who says so, whom the server closes, and who has no user id."""
+    configure(GRACE=LONG)
+    ann = await connect(chat, "a", user_id="ann")
+    await ann.set_group("b")
+    assert names(events) == ["created", "join", "created", "join", "leave", "destroyed"]
+    [found] = [one async for one in get_group("b")]
+    await found.aclose(4000, "kicked")
+    await ann.close_code()
+    await ann.end()
+    assert (events[-2].name, events[-2].reason) == ("leave", "disconnected")
+    bob = await connect(chat, "a", user_id="bob")
+    closing = asyncio.create_task(bob.do(lambda consumer: consumer.close()))
+    await bob.close_code()
+    await closing
+    await bob.end()
+    nobody = await connect(chat, "b")
+    await nobody.disconnect()
+    leaves = [event for event in events if event.name == "leave"]
+    assert len(leaves) == 4 and names(events).count("destroyed") == 4
+
+
+@cases("memory-async", "pubsub-async")
+async def test_every_group_of_a_connection_lingers(chat, connect, configure, events):
+    configure(GRACE=LONG)
+    ann = await connect(chat, "room", user_id="ann")
+    for name in ("x", "y"):
+        await ann.join_group(name)
+    ann_id, before = ann.id, len(events)
+    await ann.disconnect()
+    ann = await connect(chat, "room", user_id="ann")
+    await ann.join_group("y")
+    groups = [get_group(name) for name in ("room", "y")]
+    assert [one.id for group in groups for one in [m async for m in group]] == [
+        ann_id,
+        ann_id,
+    ]
+    await groups[1].asend("not to me", exclude=[ann.consumer.connection])
+    assert await ann.has_received_nothing()
+    assert len(events) == before
+    assert await get_group("x").acount() == 1
+
+
+@async_only
+async def test_two_tabs_that_reload_stay_two(connect, configure, events):
+    configure(GRACE=LONG)
+    tabs = [await connect(AsyncToldChat, "room", user_id="ann") for _ in range(2)]
+    ids = {tab.id for tab in tabs}
+    before = len(events)
+    for tab in tabs:
+        await tab.disconnect()
+    tabs = await asyncio.gather(
+        *(connect(AsyncToldChat, "room", user_id="ann") for _ in range(2))
+    )
+    assert {tab.id for tab in tabs} == ids
+    assert len(events) == before
+    await connect(AsyncToldChat, "room", user_id="ann")
+    assert names(events[before:]) == ["join"]
+    assert await get_group("room").acount() == 3
+
+
+@async_only
+async def test_a_lingering_member_is_of_no_process(connect, configure, events):
+    configure(GRACE=LONG)
+    ann = await connect(AsyncToldChat, "room", user_id="ann")
+    old = ann.consumer.connection
+    await ann.disconnect()
+    [found] = [one async for one in get_group("room")]
+    assert found == old and found.scope is None
+    with pytest.raises(ConnectionClosed):
+        await old.aset_group("elsewhere")
+    [node] = find_nodes("default")
+    assert node.connections == {}
+    await node.shutdown()
+    assert find_nodes("default") == []
+    assert await get_group("room").acount() == 1
+    before = len(events)
+    again = await connect(AsyncToldChat, "room", user_id="ann")
+    assert again.id == found.id and len(events) == before
+
+
+@cases("core-async", "pubsub-async")
+async def test_a_store_emptied_while_somebody_lingers(
+    connect, configure, events, server, prefix
+):
+    """The process that had it writes it back; it ends once, or is resumed."""
+    configure(GRACE=8)
+    ann = await connect(AsyncToldChat, "room", user_id="ann")
+    bob = await connect(AsyncToldChat, "room", user_id="bob")
+    cat = await connect(AsyncToldChat, "cats", user_id="cat")
+    ids = {"ann": ann.id, "bob": bob.id}
+    await ann.disconnect()
+    await cat.disconnect()
+    before = len(events)
+    with server.client() as client:
+        for key in client.scan_iter(f"{prefix}:groups:*", count=1000):
+            client.delete(key)
+
+    async def members():
+        return {one.id async for one in get_group("room")}
+
+    await aeventually(members, equals=set(ids.values()))
+    ann = await connect(AsyncToldChat, "room", user_id="ann")
+    assert ann.id == ids["ann"] and len(events) == before
+    await aeventually(lambda: len(events) == before + 2, timeout=20)
+    assert [(e.name, e.group.name, e.reason) for e in events[before:]] == [
+        ("leave", "cats", "expired"),
+        ("destroyed", "cats", None),
+    ]
+
+
+@in_memory
+async def test_a_full_group_lets_back_in_who_lingers(chat, connect, configure):
+    configure(GRACE=LONG, MAX_MEMBERS=1)
+    ann = await connect(chat, "room", user_id="ann")
+    await ann.disconnect()
+    bob = await connect(chat, None, user_id="bob")
+    from channels_groups.exceptions import GroupFull
+
+    with pytest.raises(GroupFull):
+        await bob.set_group("room")
+    with capture_group_events() as events:
+        await connect(chat, "room", user_id="ann")
+    assert events == []
