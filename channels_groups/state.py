@@ -3,7 +3,7 @@
 A node follows each group that some of its members are shown, once for all of them: it
 reads the members and then applies every change in the order of revisions. What is
 missing is noticed by the revision that each change names as the one before, or by a
-look at the store once a second, and the group is read again.
+look at the store now and then, and the group is read again.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("channels_groups")
 
-#: Seconds between two looks at the store; the counts of large groups follow it.
-TICK = 1.0
+#: Seconds between two looks at the store.
+TICK = 0.75
+#: Seconds between two changes of the counts of a large group.
+COUNTING = 1.0
 #: Seconds, beside CHANGE_INTERVAL, that a change may be on its way.
 PATIENCE = 0.4
 #: Changes that are kept for members who have not been shown them yet.
@@ -231,9 +233,11 @@ class GroupState:
         self._waiting: list[Segment] = []
         self._arrival = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
-        self._overdue: asyncio.TimerHandle | None = None
+        #: What ends the patience with what is missing, by how that is known.
+        self._overdue: dict[str, asyncio.TimerHandle] = {}
         self._telling: asyncio.TimerHandle | None = None
         self._told_at = float("-inf")
+        self._counted_at = float("-inf")
 
     # Who is shown it
 
@@ -242,7 +246,7 @@ class GroupState:
             membership.viewer = self._viewers[membership] = Viewer(self, membership)
         if not self._known:
             self._read_soon()
-        self._expect(membership.revision)
+        self._expect("join", membership.revision)
         self._tell_soon()
 
     def leave(self, membership: Membership) -> int:
@@ -251,9 +255,10 @@ class GroupState:
         return len(self._viewers)
 
     def close(self) -> None:
-        for timer in (self._overdue, self._telling):
-            if timer:
-                timer.cancel()
+        for timer in self._overdue.values():
+            timer.cancel()
+        if self._telling:
+            self._telling.cancel()
         if self._reading:
             self._reading.cancel()
 
@@ -308,9 +313,12 @@ class GroupState:
         if self._reading or not self._trusts(summary):
             return
         if self.members is None:
+            if self._loop.time() - self._counted_at < COUNTING:
+                return
+            self._counted_at = self._loop.time()
             self._count(summary)
         elif summary.revision > self.revision:
-            self._expect(summary.revision)
+            self._expect("look", summary.revision)
         elif summary.revision < revision or (
             summary.revision == self.revision and summary.count != self.count
         ):
@@ -328,7 +336,7 @@ class GroupState:
             self._note_size()
             self._tell_soon()
         if self._waiting:
-            self._expect(self._waiting[-1].revision)
+            self._expect("gap", self._waiting[-1].revision)
 
     def _apply(self, step: Step) -> None:
         assert self.members is not None
@@ -401,21 +409,22 @@ class GroupState:
 
     # Reading it
 
-    def _expect(self, revision: int) -> None:
+    def _expect(self, why: str, revision: int) -> None:
         """Read the group again unless that revision is heard of in time."""
-        if self._overdue or self._reading or revision <= self.revision:
+        if why in self._overdue or self._reading or revision <= self.revision:
             return
         patience = PATIENCE + self._states.interval
-        self._overdue = self._loop.call_later(patience, self._miss, revision)
+        timer = self._loop.call_later(patience, self._miss, why, revision)
+        self._overdue[why] = timer
 
-    def _miss(self, revision: int) -> None:
-        self._overdue = None
+    def _miss(self, why: str, revision: int) -> None:
+        del self._overdue[why]
         if self.members is None:
             return
         if self.revision < revision:
             self._read_soon()
         elif self._waiting:
-            self._expect(self._waiting[-1].revision)
+            self._expect(why, self._waiting[-1].revision)
 
     def _read_soon(self) -> None:
         if self._reading is None:

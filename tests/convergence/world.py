@@ -1,0 +1,263 @@
+"""The clients and processes of the convergence test, and what happens to them."""
+
+import asyncio
+import json
+import random
+import time
+import urllib.request
+from dataclasses import dataclass, field
+from urllib.parse import urlencode
+
+import websockets.asyncio.client
+from websockets.exceptions import ConnectionClosed
+
+from ..helpers.cluster import Cluster
+from ..helpers.eventually import aeventually
+from ..helpers.views import View
+
+GROUPS = ["one", "two", "three"]
+ENV = {
+    "CHANNEL_PREFIX": "convergence",
+    "GROUP_LEASE": "3",
+    "PYTHONASYNCIODEBUG": "",  # It would be a test of the machine.
+}
+#: Seconds for all orders to be answered, and for the dead to be evicted.
+PATIENCE = 60
+
+
+class Visitor:
+    """One client: what it is in, and what it believes of it."""
+
+    def __init__(self, name):
+        self.name = name
+        self.node = None
+        self.groups = set()
+        self.mood = 0
+        self.views = {}
+        self.socket = None
+        self.reading = None
+        self.number = 0
+        self.done = 0
+        self.gaps = 0
+        self.news = asyncio.Event()
+
+    async def connect(self, node):
+        """Connect to a process, in no group."""
+        await self.close()
+        self.node, self.groups, self.views, self.mood = node, set(), {}, 0
+        self.number = self.done = 0
+        url = f"ws://127.0.0.1:{node.port}/?user={self.name}"
+        self.socket = await websockets.asyncio.client.connect(
+            url, proxy=None, compression=None, open_timeout=30, ping_interval=None
+        )
+        self.reading = asyncio.create_task(self.read())
+
+    async def close(self):
+        if self.reading:
+            await self.socket.close()
+            await asyncio.wait([self.reading])
+            self.reading = None
+
+    @property
+    def is_open(self):
+        return self.reading is not None and not self.reading.done()
+
+    async def order(self, **order):
+        """Send an order and wait until it is carried out, or the process is gone."""
+        self.number += 1
+        number = self.number
+        try:
+            await self.socket.send(json.dumps({"number": number, "order": order}))
+        except ConnectionClosed:
+            return
+        while self.is_open and self.done < number:
+            self.news.clear()
+            waiting = asyncio.create_task(self.news.wait())
+            await asyncio.wait(
+                [waiting, self.reading], return_when=asyncio.FIRST_COMPLETED
+            )
+            waiting.cancel()
+
+    async def read(self):
+        try:
+            async for text in self.socket:
+                self.take(json.loads(text))
+        except ConnectionClosed:
+            pass
+
+    def take(self, message):
+        if message["type"] == "done":
+            self.done = message["number"]
+            self.news.set()
+        elif message["type"] == "group.left":
+            self.views.pop(message["group"], None)
+        else:
+            view = self.views.setdefault(message["group"], View())
+            view.take(message)
+
+    def errors(self, truth):
+        """Return what it believes and is not true."""
+        errors = []
+        if set(self.views) != self.groups:
+            errors.append(f"{self.name} sees {set(self.views)}, is in {self.groups}")
+        for group, view in self.views.items():
+            members, count, user_count = view.facts
+            members = {id: list(facts) for id, facts in (members or {}).items()}
+            if [members, count, user_count] != truth.get(group):
+                errors.append(f"{self.name} is wrong about {group}")
+            if view.gaps:
+                errors.append(f"{self.name} was shown a gap in {group}")
+        return errors
+
+
+@dataclass
+class Result:
+    seed: int
+    kills: int
+    members: int
+    seconds: float
+    faults: dict
+    wrong: list = field(default_factory=list)
+
+    def __str__(self):
+        faults = " ".join(f"{key} {value:.0%}" for key, value in self.faults.items())
+        end = f"right after {self.seconds:.2f} s"
+        if self.wrong:
+            end = f"{len(self.wrong)} WRONG: {self.wrong[:3]}, {self.wrong[-1]}"
+        return (
+            f"seed {self.seed}: {faults}, {self.kills} killed, "
+            f"{self.members} memberships: {end}"
+        )
+
+
+class World:
+    """Three processes and their clients."""
+
+    def __init__(self, redis_url, directory, layer, clients):
+        self.cluster = Cluster(
+            redis_url,
+            directory,
+            layer=layer,
+            env=ENV,
+            application="tests.convergence.application:application",
+        )
+        # Some users have several connections.
+        self.visitors = [Visitor(f"user{n * 2 // 3}") for n in range(clients)]
+
+    async def __aenter__(self):
+        start = asyncio.to_thread(self.cluster.start, "uvicorn", "daphne", "uvicorn")
+        await start
+        return self
+
+    async def __aexit__(self, *exc):
+        await asyncio.gather(*(one.close() for one in self.visitors))
+        await asyncio.to_thread(self.cluster.close)
+
+    async def play(self, seed, orders, within):
+        """Play one seed: chaos, then quiet, then everybody must be right."""
+        dice = random.Random(seed)
+        faults = {
+            "lost": dice.choice([0, 0.1, 0.3, 1]),
+            "late": dice.choice([0, 0.3, 0.7]),
+            "twice": dice.choice([0, 0.2]),
+            "forgotten": dice.choice([0, 0, 0.5, 1]),
+        }
+        for node in self.cluster.nodes:
+            await self.ask(node, "faults", seed=seed, **faults)
+        await self.connect_lost(dice)
+        victims = dice.sample(self.cluster.nodes, dice.choice([0, 0, 1, 1, 2]))
+        deaths = [self.kill(node, dice.uniform(0.2, 2)) for node in victims]
+        visits = [
+            self.visit(one, random.Random(f"{seed} {i}"), orders / len(self.visitors))
+            for i, one in enumerate(self.visitors)
+        ]
+        await asyncio.gather(*visits, *deaths)
+        truth = await self.quiet()
+        began = time.monotonic()
+        wrong = await self.wait_until_right(truth, within)
+        members = sum(len(group[0]) for group in truth.values())
+        seconds = time.monotonic() - began
+        if wrong and not await self.wait_until_right(truth, 10):
+            wrong.append(f"right only after {time.monotonic() - began:.2f} s")
+        result = Result(seed, len(victims), members, seconds, faults, wrong)
+        await asyncio.gather(*(asyncio.to_thread(self.restart, n) for n in victims))
+        return result
+
+    async def visit(self, visitor, dice, orders):
+        """Let one client do something now and then for three seconds."""
+        orders = int(orders) + (dice.random() < orders % 1)
+        for _ in range(orders):
+            await asyncio.sleep(dice.uniform(0, 3 / orders))
+            if not visitor.is_open:
+                return
+            await self.act(visitor, dice)
+
+    async def act(self, visitor, dice):
+        kind = dice.choice(["join", "join", "leave", "update"])
+        if kind == "update":
+            visitor.mood += 1
+            await visitor.order(kind="update", mood=visitor.mood)
+            return
+        group = dice.choice(GROUPS)
+        if kind == "join":
+            visitor.groups.add(group)
+        else:
+            visitor.groups.discard(group)
+        await visitor.order(kind=kind, group=group)
+
+    async def kill(self, node, after):
+        await asyncio.sleep(after)
+        await asyncio.to_thread(node.kill)
+
+    def restart(self, node):
+        node.start()
+        node.wait_ready()
+
+    async def connect_lost(self, dice):
+        """Connect whoever has no connection, a few at a time."""
+        lost = [one for one in self.visitors if not one.is_open]
+        for start in range(0, len(lost), 20):
+            some = lost[start : start + 20]
+            await asyncio.gather(
+                *(one.connect(dice.choice(self.cluster.nodes)) for one in some)
+            )
+
+    async def quiet(self):
+        """Wait until the store has just those who are in, and return what it has."""
+        living = [one for one in self.visitors if one.is_open]
+        wanted = {
+            group: sorted(one.name for one in living if group in one.groups)
+            for group in GROUPS
+        }
+        truth = {}
+
+        async def is_quiet():
+            truth.clear()
+            truth.update(await self.ask(self.cluster.running[0], "truth"))
+            found = {
+                group: sorted(user for user, _ in truth.get(group, [{}])[0].values())
+                for group in GROUPS
+            }
+            return found == wanted
+
+        await aeventually(is_quiet, timeout=PATIENCE)
+        return truth
+
+    async def wait_until_right(self, truth, within):
+        deadline = time.monotonic() + within
+        while True:
+            living = [one for one in self.visitors if one.is_open]
+            wrong = [error for one in living for error in one.errors(truth)]
+            if not wrong or time.monotonic() > deadline:
+                return wrong
+            await asyncio.sleep(0.05)
+
+    async def ask(self, node, what, **query):
+        """Call one of the application's views."""
+        url = f"{node.url}/convergence/{what}/?{urlencode(query)}"
+
+        def get():
+            with urllib.request.urlopen(url, timeout=30) as response:
+                return json.load(response)
+
+        return await asyncio.to_thread(get)
