@@ -11,7 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
 from . import conf
-from .connection import LocalConnection
+from .connection import LocalConnection, Message
 from .groups import Connection, ConnectionGroup, close_message
 from .node import find_nodes
 from .relay import BAD_MESSAGE, call_layer
@@ -81,6 +81,14 @@ class GroupManager:
         Decided atomically with the join, so no race makes one too many.
         """
         return self.settings.max_members
+
+    def may_count(self, group: ConnectionGroup, scope: Message) -> bool:
+        """Return whether a page may go on watching the count that a template showed.
+
+        ``scope`` is that of its socket, with a user if AuthMiddlewareStack is around
+        it. By default it may: it can only ask for what was rendered for somebody.
+        """
+        return True
 
     # Groups
 

@@ -20,7 +20,10 @@ LEVELS = [
         *("shutdown", "state", "writer"),
     ],
     ["manager"],
-    ["admin", "apps", "checks", "consumers", "management", "testing"],
+    [
+        *("admin", "apps", "checks", "consumers", "counts", "management", "routing"),
+        *("templatetags", "testing"),
+    ],
     ["pytest_plugin"],
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
