@@ -79,6 +79,7 @@ class Lease:
                 self._settings.renewal,
                 writer.holdings(),
             )
+        self._shard.reporter.know(renewal.watchers)
         if renewal.state == "alive":
             writer.epoch = renewal.epoch
         else:

@@ -75,22 +75,11 @@ class Relay:
         self.started = True
 
     async def stop(self) -> None:
-        """Stop by a message to itself.
-
-        Cancelling ``receive()`` of channels_redis core while a message arrives
-        would lose it or leave a key behind.
-        """
+        """Stop reading the channel."""
         receiver, self._receiver = self._receiver, None
-        if receiver is None:
-            return
-        try:
-            await self._call(
-                self._layer.send(receiver.channel, {"type": "groups.stop"})
-            )
-            await receiver.wait(TIMEOUT)
-        except StoreUnavailable:
-            pass
-        await receiver.stop()
+        if receiver is not None:
+            async with self._calls:
+                await end_receiver(self._layer, receiver)
 
     async def enter(self, group: LocalGroup) -> None:
         """Add this node to the layer's groups of a group, as far as commits do not."""
@@ -223,6 +212,20 @@ async def call_layer(
     except Exception as error:  # A layer may raise anything.
         why = str(error) or type(error).__name__
         raise StoreUnavailable(f"The channel layer did not answer: {why}.") from error
+
+
+async def end_receiver(layer: Any, receiver: Receiver) -> None:
+    """End a receiver by a message to it, for which its handler raises StopReceiving.
+
+    Cancelling ``receive()`` of channels_redis core while a message arrives would
+    lose it or leave a key behind.
+    """
+    try:
+        await call_layer(layer.send(receiver.channel, {"type": "groups.stop"}))
+        await receiver.wait(TIMEOUT)
+    except StoreUnavailable:
+        pass
+    await receiver.stop()
 
 
 async def gather_all(calls: Iterable[Awaitable[None]]) -> None:

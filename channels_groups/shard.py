@@ -20,6 +20,7 @@ from .membership import (
 )
 from .relay import TIMEOUT
 from .stores.base import Answer, Join, Leave, Loss, Member, Update
+from .watch import Reporter
 from .writer import Request, Writer
 
 #: Seconds for the news that a membership lingers no more, in which it may get lost.
@@ -39,6 +40,7 @@ class Shard:
         self.groups: dict[str, LocalGroup] = {}
         #: (group, connection id) -> what this node has let linger, as far as it knows.
         self.lingering: dict[tuple[str, str], Lingering] = {}
+        self.reporter = Reporter(node)
         self._writer = Writer(self)
 
     # Called by the node
@@ -97,6 +99,7 @@ class Shard:
     async def close(self) -> None:
         """Write what is left to write, then give up the lease."""
         await self._writer.close()
+        await self.reporter.stop()
 
     async def abandon(self) -> None:
         """Give up the lease: there is nobody left to write."""
@@ -326,6 +329,7 @@ class Shard:
             fired = [(signals.group_created, about), *fired]
         elif answer.outcome == "destroyed":
             fired = [*fired, (signals.group_destroyed, about)]
+        self.reporter.add(group, fired)
         sender = type(group.manager)
         announcement = Announcement(sender, group, fired, finished, waiting)
         self.node.announcer.announce(announcement)

@@ -1,0 +1,101 @@
+"""Tables that fit the terminal, whatever stands in them."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+from typing import Iterable, Iterator, Sequence
+
+GAP = "  "
+
+
+@dataclass(frozen=True)
+class Column:
+    """title; least: what it may be narrowed to, None: never; right: for numbers;
+    optional: it is left out where there is no room, the last one first.
+    """
+
+    title: str
+    least: int | None = None
+    right: bool = False
+    optional: bool = False
+
+
+def render(
+    columns: Sequence[Column], rows: Iterable[Sequence[object]], width: int | None
+) -> Iterator[str]:
+    """Return the lines of a table, its titles first; ``width`` None: as wide as it is.
+
+    What would not be printed as it is, such as a line's end or a terminal's control
+    codes, is shown as an escape.
+    """
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
+    lines = [[column.title for column in columns], *cells]
+    widths = [max(map(width_of, column)) for column in zip(*lines)]
+    if width is not None:
+        _narrow(columns, widths, width)
+    for line in lines:
+        shown = [
+            _pad(fit(cell, room), room, column.right)
+            for column, cell, room in zip(columns, line, widths)
+            if room
+        ]
+        yield GAP.join(shown).rstrip()
+
+
+def printable(text: str) -> str:
+    """Return the text with an escape for each character that is not to be printed.
+
+    Names come from users: they must not move the cursor or turn the line around.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def fit(text: str, room: int) -> str:
+    """Cut the text to so many columns of the terminal, with an ellipsis."""
+    if width_of(text) <= room:
+        return text
+    cut, used = "", 1
+    for char in text:
+        used += _width(char)
+        if used > room:
+            break
+        cut += char
+    return cut + "…"
+
+
+def width_of(text: str) -> int:
+    """Return how many columns of the terminal the text takes."""
+    return len(text) if text.isascii() else sum(map(_width, text))
+
+
+def _width(char: str) -> int:
+    if unicodedata.combining(char):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def _pad(text: str, room: int, right: bool) -> str:
+    space = " " * (room - width_of(text))
+    return space + text if right else text + space
+
+
+def _narrow(columns: Sequence[Column], widths: list[int], width: int) -> None:
+    """Narrow the widest columns until all fit; leave out what is optional."""
+    while sum(widths) + len(GAP) * (sum(map(bool, widths)) - 1) > width:
+        narrow = [
+            (widths[i], i)
+            for i, column in enumerate(columns)
+            if column.least is not None and widths[i] > column.least
+        ]
+        if narrow:
+            widths[max(narrow)[1]] -= 1
+            continue
+        left_out = [
+            i for i, column in enumerate(columns) if column.optional and widths[i]
+        ]
+        if not left_out:
+            return
+        widths[left_out[-1]] = 0

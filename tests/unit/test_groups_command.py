@@ -1,0 +1,248 @@
+"""``manage.py groups`` in one process: what it prints, refuses and does."""
+
+import io
+import json
+import sys
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.core.management import CommandError, call_command
+
+from channels_groups.exceptions import StoreUnavailable
+from channels_groups.manager import get_group, get_group_manager
+from channels_groups.stores.base import StoreRebuilding
+from channels_groups.testing import isolated_groups
+
+from ..consumers.chats import AsyncChat, Client
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+async def connect():
+    clients = []
+
+    async def connect(room, **scope):
+        clients.append(Client(AsyncChat, room=room, **scope))
+        await clients[-1].connect()
+        return clients[-1]
+
+    async with isolated_groups():
+        yield connect
+        for client in clients:
+            await client.end()
+
+
+@pytest.fixture
+async def house(connect):
+    """Two rooms with three connections of two users."""
+    return [
+        await connect("Lobby", user_id="ann", info={"name": "Ann"}),
+        await connect("Lobby", user_id="ann"),
+        await connect("Lobby\n\x1b[1m", user_id=None),
+    ]
+
+
+async def groups(*words, out=None, err=None):
+    """Run the command; return what it wrote to stdout."""
+    out, err = out or io.StringIO(), err or io.StringIO()
+    await sync_to_async(call_command)("groups", *words, stdout=out, stderr=err)
+    return out.getvalue()
+
+
+async def test_list(house):
+    assert await groups("list") == (
+        "Group           Members  Users\n"
+        "Lobby                 2      1\n"
+        "Lobby\\n\\x1b[1m        1      0\n"
+        "\n2 groups; 3 memberships.\n"
+    )
+    assert "1 of 2 groups; 3 memberships." in await groups("list", "--limit", "1")
+    only = await groups("list", "--prefix", "Lobby\n")
+    assert only.splitlines()[1:] == [
+        "Lobby\\n\\x1b[1m        1      0",
+        "",
+        "1 of 2 groups; 3 memberships.",
+    ]
+    assert await groups("list", "--prefix", "x") == (
+        "There is no group whose name begins with 'x'.\n"
+    )
+
+
+async def test_list_as_json(house):
+    assert json.loads(await groups("list", "--json")) == [
+        {"name": "Lobby", "members": 2, "users": 1},
+        {"name": "Lobby\n\x1b[1m", "members": 1, "users": 0},
+    ]
+    assert len(json.loads(await groups("list", "--json", "--limit", "1"))) == 1
+    assert json.loads(await groups("list", "--json", "--prefix", "x")) == []
+
+
+async def test_list_of_nothing(connect):
+    assert await groups("list") == "There is no group.\n"
+    assert await groups("processes") == "No process has a connection.\n"
+    assert json.loads(await groups("processes", "--json")) == []
+
+
+async def test_what_is_printed_fits_the_terminal(house, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    lines = (await groups("show", "Lobby", out=Terminal())).splitlines()
+    assert max(map(len, lines)) <= 30
+    assert "ann" in lines[3]
+
+
+async def test_show(house):
+    shown = await groups("show", "Lobby", "--limit", "1")
+    assert shown.startswith("Lobby: 2 members, 1 user.\n")
+    assert '{"name": "Ann"}' in await groups("show", "Lobby")
+    assert shown.endswith("\n1 more; --limit shows more of them.\n")
+    (one,) = [c for c in house if c.consumer.connection.info]
+    about = json.loads(await groups("show", "Lobby", "--json"))
+    assert (about["name"], about["members"], about["users"]) == ("Lobby", 2, 1)
+    found = {each["id"]: each for each in about["connections"]}
+    connection = one.consumer.connection
+    state = (await get_group_manager().store.nodes())[0]
+    assert found[connection.id] == {
+        "id": connection.id,
+        "user_id": "ann",
+        "info": {"name": "Ann"},
+        "joined_at": connection.joined_at.isoformat(),
+        "process": state.process.rpartition(":")[0],
+        "channel_name": connection.channel_name,
+    }
+
+
+async def test_send(house):
+    assert await groups("send", "Lobby", "hello") == "Sent to 2 connections.\n"
+    assert [await one.receive_from() for one in house[:2]] == ["hello", "hello"]
+    assert await house[2].receive_nothing()
+
+
+async def test_close_a_group(house):
+    words = ["--code", "4001", "--reason", "late", "--no-input"]
+    closed = await groups("close", "Lobby", *words)
+    assert closed == "Asked 2 connections of Lobby to close.\n"
+    assert [await one.close_code() for one in house[:2]] == [(4001, "late")] * 2
+    assert await house[2].receive_nothing()
+
+
+async def test_close_all(house, connect):
+    await connect(None)
+    closed = await groups("close", "--all", "--no-input")
+    assert closed.startswith("Asked all ")
+    assert closed.endswith(" of 1 process to close.\n")
+    assert [await one.close_code() for one in house] == [(None, None)] * 3
+
+
+async def test_processes(house):
+    (one,) = json.loads(await groups("processes", "--json"))
+    assert set(one) == {"process", "connections", "memberships", "lease"}
+    assert one["memberships"] == 3 and 0 < one["lease"] <= 10
+    titles, line = (await groups("processes")).splitlines()
+    assert titles.split() == ["Process", "Connections", "Memberships", "Lease"]
+    assert line.split()[0] == one["process"]
+
+
+async def test_verify(house):
+    assert await groups("verify") == "2 entries compared, all agree.\n"
+    get_group_manager().store._groups["Lobby"].count = 7
+    with pytest.raises(CommandError, match=r"^1 disagreement left. --repair"):
+        await groups("verify")
+    out = io.StringIO()
+    with pytest.raises(CommandError):
+        await groups("verify", "--json", out=out)
+    said = json.loads(out.getvalue())
+    assert (said["checked"], said["remaining"]) == (2, 1)
+    assert said["disagreements"][0]["group"] == "Lobby"
+    repaired = await groups("verify", "--repair", "--no-input")
+    assert "group 'Lobby': It counts 7 members and has 2." in repaired
+    assert repaired.endswith("All of it is mended.\n")
+    assert await groups("verify") == "2 entries compared, all agree.\n"
+
+
+async def test_verify_waits_while_the_store_is_written_back(house, monkeypatch):
+    store, calls = get_group_manager().store, []
+    verify = store.verify
+
+    async def verify_later(cursor, mend):
+        calls.append(cursor)
+        if len(calls) == 1:
+            raise StoreRebuilding
+        return await verify(cursor, mend)
+
+    monkeypatch.setattr(store, "verify", verify_later)
+    err = Terminal()
+    assert "all agree" in await groups("verify", err=err)
+    assert len(calls) == 2
+    assert "waiting" in err.getvalue()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["close", "Lobby"],
+        ["close", "--all"],
+        ["verify", "--repair"],
+    ],
+)
+async def test_nothing_is_closed_or_changed_unasked(house, monkeypatch, words):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    with pytest.raises(CommandError, match="--no-input"):
+        await groups(*words)
+    asked = []
+
+    def answer(reply):
+        def answer(question):
+            asked.append(question)
+            return reply
+
+        return answer
+
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr("builtins.input", answer(""))
+    with pytest.raises(CommandError, match="Nothing was done"):
+        await groups(*words)
+    assert await get_group("Lobby").acount() == 2
+    assert asked[0].endswith("? [y/N] ")
+    monkeypatch.setattr("builtins.input", answer("y"))
+    await groups(*words)
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["show", "nobody"], "There is no group 'nobody'"),
+        (["send", "nobody", "x"], "There is no group 'nobody'"),
+        (["close", "nobody", "--no-input"], "There is no group 'nobody'"),
+        (["show", "x" * 1001], "at most 1,000 characters"),
+        (["close", "Lobby", "--code", "12", "--no-input"], "A close code is 1000 or"),
+        (["close"], "Give either"),
+        (["close", "Lobby", "--all"], "Give either"),
+        (["list", "--alias", "nowhere"], "CHANNEL_LAYERS has no 'nowhere'"),
+        (["list", "--limit", "0"], "at least 1"),
+        (["dance"], "invalid choice"),
+        ([], "arguments are required"),
+    ],
+)
+async def test_what_is_wrong_is_said(house, words, message):
+    with pytest.raises(CommandError, match=message):
+        await groups(*words)
+
+
+async def test_a_store_that_is_away_is_said(house, monkeypatch):
+    async def fail(*args):
+        raise StoreUnavailable("The store did not answer.")
+
+    monkeypatch.setattr(get_group_manager().store, "ranking", fail)
+    with pytest.raises(CommandError, match="The store did not answer."):
+        await groups("list")
+
+
+async def test_in_memory_it_says_what_it_sees(connect):
+    err = io.StringIO()
+    await groups("list", err=err)
+    assert "in memory: this command sees only" in err.getvalue()
