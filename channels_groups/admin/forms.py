@@ -22,7 +22,7 @@ class ActionForm(forms.Form):
     dangerous = False
     group_permission = connection_permission = ""
 
-    def act(self, target: Target) -> str:
+    async def act(self, target: Target) -> str:
         """Do it, and return what the log says of how."""
         raise NotImplementedError
 
@@ -52,12 +52,12 @@ class CloseForm(ActionForm):
             raise forms.ValidationError(str(error)) from error
         return cleaned
 
-    def act(self, target: Target) -> str:
+    async def act(self, target: Target) -> str:
         code, reason = self.cleaned_data["code"], self.cleaned_data["reason"]
         if isinstance(target, ConnectionGroup):
-            target.close_all(code, reason or None)
+            await target.aclose_all(code, reason or None)
         else:
-            target.close(code, reason or None)
+            await target.aclose(code, reason or None)
         return f" with code {code or 1000}" + (f": {visible(reason)}" if reason else "")
 
 
@@ -78,9 +78,9 @@ class SendForm(ActionForm):
         """Return what was typed: a browser makes each new line CRLF."""
         return str(self.cleaned_data["text"]).replace("\r\n", "\n")
 
-    def act(self, target: Target) -> str:
+    async def act(self, target: Target) -> str:
         text = self.cleaned_data["text"]
-        target.send(text)
+        await target.asend(text)
         return f": {text}"
 
 

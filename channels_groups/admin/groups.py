@@ -10,7 +10,6 @@ import json
 from datetime import datetime, timezone
 from typing import Any
 
-from asgiref.sync import async_to_sync
 from channels.exceptions import ChannelFull
 from django.conf import settings
 from django.contrib import admin, messages
@@ -29,7 +28,7 @@ from ..models import Group, visible
 from ..stores.base import Member
 from . import chart
 from .forms import FORMS, ActionForm, Target
-from .pages import Context, StoreAdmin, choose_layer
+from .pages import Context, StoreAdmin, choose_layer, finish
 from .users import find_users
 
 #: A form, what it would do to whom, and its address.
@@ -72,10 +71,9 @@ class GroupAdmin(StoreAdmin):
         prefix, order, place = (request.GET.get(name, "") for name in "qop")
 
         def read() -> Context:
-            members = manager.membership_count()
+            members = finish(manager.amembership_count())
             chart.add_sample(alias, members)
-            list_groups = async_to_sync(listing.list_groups)
-            page = list_groups(manager.store, prefix, order, place)
+            page = finish(listing.list_groups(manager.store, prefix, order, place))
             groups = ((Group.of(alias, name), count) for name, count in page.groups)
             rows = [
                 (group, self.link("change", group.key), count)
@@ -100,9 +98,9 @@ class GroupAdmin(StoreAdmin):
         group, place = _handle(object), request.GET.get("p", "")
 
         def read() -> Context:
-            list_members = async_to_sync(listing.list_members)
+            store = group.manager.store
             try:
-                page = list_members(group.manager.store, group.name, place)
+                page = finish(listing.list_members(store, group.name, place))
             except ValueError as error:
                 raise Http404("There is no such place.") from error
             return {"page": page, "rows": self._rows(request, object, page.members)}
@@ -131,7 +129,7 @@ class GroupAdmin(StoreAdmin):
         back = self.link("change", object.key)
         form = form_class(request.POST if request.method == "POST" else None)
         try:
-            target, whom = _find(_handle(object), unquote(id))
+            target, whom = finish(_find(_handle(object), unquote(id)))
             if target is None:
                 messages.warning(request, f"{capfirst(whom)} is not there any more.")
             elif form.is_valid():
@@ -155,7 +153,7 @@ class GroupAdmin(StoreAdmin):
         target: Target,
         whom: str,
     ) -> None:
-        done = form.did.format(whom) + form.act(target)
+        done = form.did.format(whom) + finish(form.act(target))
         self.log_change(request, object, done)
         messages.success(request, Truncator(done).chars(200))
 
@@ -209,12 +207,12 @@ def _handle(group: Group) -> ConnectionGroup:
         raise Http404(str(error)) from error
 
 
-def _find(group: ConnectionGroup, id: str) -> tuple[Target | None, str]:
+async def _find(group: ConnectionGroup, id: str) -> tuple[Target | None, str]:
     """Return a member or the whole group, None if it is gone, and what to call it."""
     if not id:
-        count = group.count()
+        count = await group.acount()
         whom = f"all {count} connections" if count > 1 else "the one connection"
         return group if count else None, whom
-    member = group.get(id)
+    member = await group.aget(id)
     user = f" of {visible(member.user_id)}" if member and member.user_id else ""
     return member, f"connection {visible(id)}{user}"

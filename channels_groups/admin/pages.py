@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable
+import asyncio
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, TypeVar
 
+from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.admin.utils import quote
@@ -21,6 +23,7 @@ else:
     ModelAdmin = admin.ModelAdmin
 
 Context = dict[str, Any]
+T = TypeVar("T")
 
 
 class StoreAdmin(ModelAdmin):
@@ -95,3 +98,23 @@ def choose_layer(request: HttpRequest) -> tuple[str, GroupManager, Context]:
     if alias not in layers:
         raise Http404("There is no such channel layer.")
     return alias, get_group_manager(alias), {"layers": layers, "layer": alias}
+
+
+def finish(call: Awaitable[T]) -> T:
+    """Await to the end in a sync view.
+
+    A client that goes away cancels its request, and what the view awaits: an action
+    would be neither undone nor logged, and asyncio would complain of each page.
+    What is awaited has to end by itself, as all calls of stores and layers do.
+    """
+    return async_to_sync(_finish)(call)
+
+
+async def _finish(call: Awaitable[T]) -> T:
+    task = asyncio.ensure_future(call)
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            continue
+    return task.result()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from asgiref.sync import async_to_sync
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.utils.decorators import method_decorator
@@ -13,7 +12,7 @@ from django.views.decorators.http import require_safe
 from .. import listing
 from ..models import Process
 from . import chart
-from .pages import Context, StoreAdmin, choose_layer
+from .pages import Context, StoreAdmin, choose_layer, finish
 
 
 @admin.register(Process)
@@ -33,8 +32,9 @@ class ProcessAdmin(StoreAdmin):
         lease = manager.settings.lease
 
         def read() -> Context:
-            members, groups = manager.membership_count(), manager.group_count()
-            processes = async_to_sync(listing.list_processes)(manager.store)
+            members = finish(manager.amembership_count())
+            groups = finish(manager.agroup_count())
+            processes = finish(listing.list_processes(manager.store))
             return {
                 "rows": [(one, max(0, lease - one.remaining)) for one in processes],
                 "members": members,

@@ -1,5 +1,6 @@
 """The admin: who may see and do what, over a store that is written to directly."""
 
+import asyncio
 import io
 import re
 from datetime import datetime, timezone
@@ -16,7 +17,7 @@ from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
-from channels_groups.admin import chart
+from channels_groups.admin import chart, pages
 from channels_groups.exceptions import StoreUnavailable
 from channels_groups.listing import SIZE
 from channels_groups.manager import get_group_manager
@@ -580,6 +581,22 @@ class StrangeLayer:
 
     def __init__(self, **config):
         pass
+
+
+async def test_what_is_begun_is_finished_whoever_goes_away():
+    goes_on = asyncio.Event()
+
+    async def act():
+        await goes_on.wait()
+        return "done"
+
+    view = asyncio.create_task(pages._finish(act()))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        view.cancel()
+    await asyncio.sleep(0)
+    goes_on.set()
+    assert await view == "done"
 
 
 # The models without tables
