@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .stores.base import BaseStore, Member
+from .stores.base import LINGERING, BaseStore, Member
 
 #: Rows of a page.
 SIZE = 100
@@ -161,12 +161,14 @@ class MemberPage:
 async def list_members(store: BaseStore, group: str, place: str = "") -> MemberPage:
     """Return a page of about SIZE members, process by process, oldest first.
 
-    Who is a member throughout is on one of the pages. ValueError: a bad place.
+    Who is a member throughout is on one of the pages, but for who lingers and comes
+    back between them. ValueError: a bad place.
     """
     count, user_count = await store.count(group), await store.user_count(group)
     begun, _, cursor = place.partition(":")
     nodes = sorted(one for one in await store.group_nodes(group) if one >= begun)
     processes = {id: str(one) for one in await list_processes(store) for id in one.ids}
+    processes[LINGERING] = "none: may come back"
     if nodes and nodes[0] != begun:
         cursor = ""
     page = MemberPage(count, user_count, [])

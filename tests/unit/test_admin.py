@@ -23,7 +23,7 @@ from channels_groups.listing import SIZE
 from channels_groups.manager import get_group_manager
 from channels_groups.models import Group
 from channels_groups.names import own_name
-from channels_groups.stores.base import Join
+from channels_groups.stores.base import Join, Leave
 
 from ..helpers import layers
 from ..stores.lab import Lab, member
@@ -421,6 +421,17 @@ def test_each_member_has_a_process(admin_client, books):
     assert "2 processes, 2 groups, 3 members" in shown
     assert re.search(r"web1 123 0 2 \d\.\d s ago in [56]\d\.\d s", shown)
     assert re.search(r" host 1 0 1 \d", shown)
+
+
+def test_who_lingers_is_on_no_process(admin_client, settings):
+    settings.CHANNELS_GROUPS = {"default": {"GRACE": 30}}
+    settings.CHANNEL_LAYERS = layers.memory_layer()
+    books = Books(get_group_manager())
+    books.join(("room", member("m1", user="7")))
+    async_to_sync(books.node.commit)(Leave("room", member("m1", user="7"), grace=30))
+    shown = text_of(admin_client.get(page("room")))
+    assert "1 connection, 1 user" in shown
+    assert "none: may come back" in shown
 
 
 # Pages of a large store
