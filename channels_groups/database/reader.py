@@ -9,7 +9,13 @@ from typing import Any, Iterable, Sequence
 
 from django.db.models import Min, Q, QuerySet, Sum
 
-from channels_groups.stores.base import PAGE, Member, NodeState
+from channels_groups.stores.base import (
+    PAGE,
+    Member,
+    NodeState,
+    StoreRebuilding,
+    Summary,
+)
 
 from .models import STEM, Book, Group, Membership, Node, Part
 from .texts import Records, digest, escape, unescape
@@ -31,8 +37,7 @@ class Reader:
         found = self._group(group).values_list("count", "user_count").first()
         if found is None or found[0] == self.count(group):
             return found[1] if found else 0
-        users = self._members(group).exclude(user_key="")
-        return users.values("user_key").distinct().count()
+        return self._count_living_users(group)
 
     def users(self, group: str) -> set[str]:
         users = self._members(group).exclude(user_key="").values("user_key")
@@ -43,12 +48,23 @@ class Reader:
         row = self._members(group).filter(connection=id).first()
         return self._member(row) if row else None
 
-    def revisions(self, groups: Sequence[str]) -> list[int]:
-        keys = [digest(group) for group in groups]
+    def summaries(self, groups: Sequence[str]) -> list[Summary]:
+        keys = {digest(group): group for group in groups}
         rows = Group.objects.using(self._using)
         rows = rows.filter(layer=self._layer, key__in=keys)
-        revisions = dict(rows.values_list("key", "revision"))
-        return [revisions.get(key, 0) for key in keys]
+        living = Q(part__node__deadline__gt=Clock())
+        found = rows.annotate(living=Sum("part__count", filter=living, default=0))
+        summaries = dict.fromkeys(keys, Summary(0, 0, 0))
+        for row in found.values("key", "revision", "count", "user_count", "living"):
+            users = row["user_count"]
+            if row["living"] != row["count"]:
+                users = self._count_living_users(keys[row["key"]])
+            summaries[row["key"]] = Summary(row["revision"], row["living"], users)
+        rebuilding = Q(void=True) | Q(rebuilding__gt=Clock())
+        books = Book.objects.using(self._using).filter(layer=self._layer)
+        if books.filter(rebuilding).exists():
+            raise StoreRebuilding
+        return [summaries[key] for key in map(digest, groups)]
 
     def user_members(
         self, user_id: str, cursor: Any
@@ -141,6 +157,10 @@ class Reader:
             part__group__key=digest(group),
             part__node__deadline__gt=Clock(),
         )
+
+    def _count_living_users(self, group: str) -> int:
+        users = self._members(group).exclude(user_key="")
+        return users.values("user_key").distinct().count()
 
     def _count_living(self, groups: Iterable[Group]) -> list[tuple[str, int]]:
         """Return names with the number of living members."""

@@ -31,6 +31,7 @@ from channels_groups.stores.base import (
     Operation,
     Renewal,
     StoreRebuilding,
+    Summary,
 )
 
 if not apps.is_installed("channels_groups.database"):
@@ -166,8 +167,8 @@ class DatabaseStore(BaseStore):
     async def member(self, group: str, id: str) -> Member | None:
         return await self._read(self._reader.member, group, id)
 
-    async def revisions(self, shard: int, groups: Sequence[str]) -> list[int]:
-        return await self._read(self._reader.revisions, groups)
+    async def summaries(self, shard: int, groups: Sequence[str]) -> list[Summary]:
+        return await self._read(self._reader.summaries, groups)
 
     async def user_members(
         self, user_id: str, cursor: Any

@@ -32,8 +32,9 @@ class Database:
     ``run()`` does something with it in a thread, since tests have an event loop.
     """
 
-    def __init__(self, alias: str, entry: dict[str, Any]) -> None:
+    def __init__(self, alias: str, entry: dict[str, Any], server: Any = None) -> None:
         self.alias = alias
+        self.server = server
         self.router = Router(alias)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=alias)
         configured = connections.configure_settings({"default": {}, alias: entry})

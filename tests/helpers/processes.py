@@ -23,6 +23,7 @@ class ChildProcess:
         *,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
+        user: str | None = None,
     ) -> None:
         with log_path.open("ab") as log:
             # A session of its own: a Ctrl-C in the terminal ends the tests, and
@@ -35,6 +36,7 @@ class ChildProcess:
                 cwd=cwd,
                 env=None if env is None else dict(env),
                 start_new_session=True,
+                user=user,
             )
 
     @property

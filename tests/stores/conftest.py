@@ -1,5 +1,7 @@
 """One store of each kind, and what a test does with it."""
 
+from contextlib import contextmanager
+
 import pytest
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 
@@ -7,6 +9,11 @@ from channels_groups.stores import DATABASE, make_store
 from channels_groups.stores.memory import MemoryStore
 
 from ..helpers import databases, layers
+from ..helpers.database_servers import (
+    DatabaseServerMissing,
+    MariaDBServer,
+    PostgreSQLServer,
+)
 from ..helpers.databases import Database
 from ..helpers.server import RedisServer, ServerMissing, find_server
 from .lab import Clock, DatabaseLab, Lab, RedisLab
@@ -20,6 +27,8 @@ SERVERS = {
     "core-redis7": "redis7",
     "pubsub-redis7": "redis7",
     "database-sqlite": "sqlite_database",
+    "database-postgresql": "postgresql_database",
+    "database-mysql": "mysql_database",
 }
 KINDS = [*SERVERS, "core-sealed"]
 #: Seconds for a call of the database store, on a busy machine; its own are 1.5.
@@ -27,7 +36,9 @@ PATIENCE = 15
 DATABASE_KINDS = [kind for kind in KINDS if kind.startswith("database")]
 REDIS_KINDS = [kind for kind in KINDS if kind.startswith(("core", "pubsub"))]
 #: Those in which a node's connection can be seen to be lost.
-CONNECTED_KINDS = [*REDIS_KINDS]
+CONNECTED_KINDS = [*REDIS_KINDS, "database-postgresql", "database-mysql"]
+#: Those in which living nodes are known of when all data is gone.
+KNOWN_KINDS = [*REDIS_KINDS, "database-postgresql"]
 
 
 @pytest.fixture(scope="session")
@@ -69,6 +80,30 @@ def server(request, kind):
 @pytest.fixture
 def nothing():
     """What the memory store needs."""
+
+
+@pytest.fixture(scope="session")
+def postgresql_database(missing, django_db_blocker):
+    with serve(PostgreSQLServer, missing, django_db_blocker) as database:
+        yield database
+
+
+@pytest.fixture(scope="session")
+def mysql_database(missing, django_db_blocker):
+    with serve(MariaDBServer, missing, django_db_blocker) as database:
+        yield database
+
+
+@contextmanager
+def serve(kind, missing, blocker):
+    """Start a database server."""
+    try:
+        server = kind()
+    except DatabaseServerMissing as error:
+        missing(str(error))
+    with server, blocker.unblock():
+        with Database(f"groups-{server.engine}", server.entry, server) as database:
+            yield database
 
 
 @pytest.fixture(scope="session")

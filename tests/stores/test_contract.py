@@ -21,7 +21,7 @@ from channels_groups.stores.base import (
 
 from ..helpers import layers
 from ..helpers.eventually import aeventually
-from .conftest import CONNECTED_KINDS, DATABASE_KINDS, KINDS, REDIS_KINDS
+from .conftest import CONNECTED_KINDS, DATABASE_KINDS, KINDS, KNOWN_KINDS, REDIS_KINDS
 from .lab import LEASE, RedisLab, list_groups, list_members, member
 
 every_store = pytest.mark.parametrize("kind", KINDS, indirect=True)
@@ -32,6 +32,7 @@ connected_stores = pytest.mark.parametrize("kind", CONNECTED_KINDS, indirect=Tru
 lingering_stores = pytest.mark.parametrize(
     "kind", [kind for kind in KINDS if kind not in DATABASE_KINDS], indirect=True
 )
+known_stores = pytest.mark.parametrize("kind", KNOWN_KINDS, indirect=True)
 redis_stores = pytest.mark.parametrize("kind", REDIS_KINDS, indirect=True)
 unsealed_core = pytest.mark.parametrize("kind", ["core", "core-redis7"], indirect=True)
 
@@ -1185,7 +1186,7 @@ async def test_an_emptied_store_takes_only_what_is_written_back(lab):
     assert [(await node.renew()).state for node in (one, two)] == ["alive"] * 2
 
 
-@redis_stores
+@known_stores
 async def test_who_comes_to_an_emptied_store_first_waits_for_the_others(lab):
     one = await lab.node()
     await one.join("room", ANN)

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 
 from channels_groups.stores.base import Join, LeaseLost, Leave
 
-from .conftest import make_lab
+from .conftest import DATABASE_KINDS, make_lab
 from .lab import list_groups, list_members, member
 
 GROUPS = ["red", "green", "größer 😀"]
@@ -33,7 +33,7 @@ USERS = [None, "ann", "bob"]
 CONNECTIONS = [f"connection{number}" for number in range(6)]
 
 #: Histories that are tried, for each sort of store.
-EXAMPLES = {"memory": 100, "core": 25, "pubsub": 25, "database": 10}
+EXAMPLES = {"memory": 100, "core": 25, "pubsub": 25, "database": 4}
 
 groups = st.sampled_from(GROUPS)
 operations = st.lists(
@@ -279,7 +279,7 @@ class StoreModel(RuleBasedStateMachine):
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    "kind", ["memory", "core", "pubsub", "core-sealed", "database-sqlite"]
+    "kind", ["memory", "core", "pubsub", "core-sealed", *DATABASE_KINDS]
 )
 def test_store_is_what_its_model_is(kind, server, settings, django_db_blocker):
     """Random histories, the shortest of which is shown if one goes wrong."""
