@@ -145,8 +145,10 @@ class ConnectionGroup:
         Connections or ids. Frames keep their order per sender and group; what the
         channel layer drops (channels_redis core beyond ``capacity``) is lost.
         """
-        payload = _payload(text_data, bytes_data)
-        await self._asend({"type": "groups.send", **payload, "exclude": _ids(exclude)})
+        payload = to_payload(text_data, bytes_data)
+        await self._asend(
+            {"type": "groups.send", **payload, "exclude": to_ids(exclude)}
+        )
 
     def send(
         self,
@@ -172,9 +174,9 @@ class ConnectionGroup:
         self, message: Message, *, exclude: Iterable[Connection | str] = ()
     ) -> None:
         """Send a Channels message to every member's handler for ``message["type"]``."""
-        _check_event(message)
+        check_event(message)
         event = {"type": "groups.event", "message": message}
-        await self._asend({**event, "exclude": _ids(exclude)})
+        await self._asend({**event, "exclude": to_ids(exclude)})
 
     def send_event(
         self, message: Message, *, exclude: Iterable[Connection | str] = ()
@@ -260,7 +262,7 @@ class Connection:
 
         A connection that is gone takes it without an error.
         """
-        payload = _payload(text_data, bytes_data)
+        payload = to_payload(text_data, bytes_data)
         await self._asend({"type": "groups.send", **payload})
 
     def send(
@@ -277,7 +279,7 @@ class Connection:
 
     async def asend_event(self, message: Message) -> None:
         """Send a Channels message to the consumer's handler for ``message["type"]``."""
-        _check_event(message)
+        check_event(message)
         await self._asend(message)
 
     def send_event(self, message: Message) -> None:
@@ -384,7 +386,7 @@ def close_message(kind: str, code: int | None, reason: str | None) -> Message:
     return {"type": kind, "code": code, "reason": reason}
 
 
-def _payload(text_data: str | None, bytes_data: bytes | None) -> Message:
+def to_payload(text_data: str | None, bytes_data: bytes | None) -> Message:
     if (text_data is None) == (bytes_data is None):
         raise ValueError("Give one of text_data and bytes_data.")
     if text_data is not None:
@@ -396,12 +398,12 @@ def _payload(text_data: str | None, bytes_data: bytes | None) -> Message:
     return {"bytes": bytes_data}
 
 
-def _check_event(message: Message) -> None:
+def check_event(message: Message) -> None:
     if not isinstance(message, dict) or not isinstance(message.get("type"), str):
         raise ValueError('An event is a dict with a str under "type".')
 
 
-def _ids(connections: Iterable[Union[Connection, str]]) -> list[str]:
+def to_ids(connections: Iterable[Union[Connection, str]]) -> list[str]:
     if isinstance(connections, (str, Connection)):
         raise TypeError("exclude takes several Connections or ids, not one.")
     return [one.id if isinstance(one, Connection) else one for one in connections]

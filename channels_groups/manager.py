@@ -17,6 +17,7 @@ from .node import find_nodes
 from .relay import BAD_MESSAGE, call_layer
 from .stores import make_store
 from .stores.base import BaseStore, Member
+from .users import GroupUser
 
 _managers: dict[str, GroupManager] = {}
 _stores: dict[str, BaseStore] = {}
@@ -95,6 +96,10 @@ class GroupManager:
     def group(self, name: str) -> ConnectionGroup:
         """Return a handle for the group. TypeError or ValueError for a bad name."""
         return ConnectionGroup(name, self)
+
+    def user(self, user_id: str) -> GroupUser:
+        """Return a handle for a user. TypeError or ValueError for a bad user id."""
+        return GroupUser(user_id, self)
 
     async def agroups(self, prefix: str = "") -> AsyncIterator[ConnectionGroup]:
         """Iterate over the groups, a page at a time.

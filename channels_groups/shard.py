@@ -23,6 +23,8 @@ from .stores.base import Answer, Join, Leave, Loss, Member, Update
 from .watch import Reporter
 from .writer import Request, Writer
 
+#: A signal and its arguments.
+Fired = tuple[Any, dict[str, Any]]
 #: Seconds for the news that a membership lingers no more, in which it may get lost.
 FORGOTTEN = 5
 
@@ -159,7 +161,9 @@ class Shard:
         connection = manager.connection(loss.member, group)
         leave = {"connection": connection, "reason": reason, **_counts(answer)}
         finished = self.node.loop.create_future()
-        self._announce(group, [(signals.group_leave, leave)], answer, finished)
+        fired = [(signals.group_leave, leave)]
+        fired += _fired_of_user(loss.member.user_id, answer)
+        self._announce(group, fired, answer, finished)
         if answer.told:
             self.node.changes.add("left", loss.group, loss.member, answer)
 
@@ -286,6 +290,7 @@ class Shard:
         connection = membership.show(request.operation.member)
         join = {"connection": connection, **_counts(answer)}
         fired = [(signals.group_join, join)]
+        fired += _fired_of_user(connection.user_id, answer)
         self._announce(group, fired, answer, request.announced, request.waiting)
         if answer.told:
             member = request.operation.member
@@ -305,6 +310,7 @@ class Shard:
         group, connection = membership.group, membership.connection
         leave = {"connection": membership.public, "reason": request.reason}
         fired = [(signals.group_leave, {**leave, **_counts(answer)})]
+        fired += _fired_of_user(membership.member.user_id, answer)
         self._announce(group, fired, answer, request.announced, request.waiting)
         if answer.told:
             self.node.changes.add("left", group.name, membership.member, answer)
@@ -318,7 +324,7 @@ class Shard:
     def _announce(
         self,
         group: ConnectionGroup,
-        fired: list[tuple[Any, dict[str, Any]]],
+        fired: list[Fired],
         answer: Answer,
         finished: asyncio.Future[None],
         waiting: frozenset[object] = frozenset(),
@@ -338,6 +344,16 @@ class Shard:
 def _waiting_for(membership: Membership) -> frozenset[object]:
     """Return the groups and connections that wait for its next signals."""
     return announcing() | {membership.connection}
+
+
+def _fired_of_user(user_id: str | None, answer: Answer) -> list[Fired]:
+    """Return the signals of a user's first connection in a group, or its last."""
+    about = {"user_id": user_id, **_counts(answer)}
+    if user_id is not None and answer.connections == 0:
+        return [(signals.group_user_leave, about)]
+    if answer.outcome in ("created", "joined") and answer.connections == 1:
+        return [(signals.group_user_join, about)]
+    return []
 
 
 def _counts(answer: Answer) -> dict[str, Any]:

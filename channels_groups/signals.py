@@ -23,6 +23,14 @@ group_join = Signal()
 #: within ``GRACE``) or ``"lost"`` (its process died).
 group_leave = Signal()
 
+#: Arguments ``group``, ``user_id``, ``count``, ``user_count``, ``revision``.
+#: A user is in the group with a first connection. Comes after its join.
+group_user_join = Signal()
+
+#: Arguments ``group``, ``user_id``, ``count``, ``user_count``, ``revision``.
+#: A user's last connection in the group is gone. Comes after its leave.
+group_user_leave = Signal()
+
 #: Arguments ``group``, ``connection``, ``count``, ``user_count``, ``revision``.
 #: A member's info has changed, by ``update_info()``.
 group_update = Signal()

@@ -23,7 +23,15 @@ from . import manager as managers
 from . import node as nodes
 from . import shutdown
 from .groups import Connection, ConnectionGroup
-from .signals import group_created, group_destroyed, group_join, group_leave
+from .signals import (
+    group_created,
+    group_destroyed,
+    group_join,
+    group_leave,
+    group_update,
+    group_user_join,
+    group_user_leave,
+)
 from .stores.base import Answer, BaseStore, Eviction, Incarnation, Operation, Renewal
 from .stores.memory import MemoryStore
 
@@ -44,14 +52,20 @@ SIGNALS = {
     "join": group_join,
     "leave": group_leave,
     "destroyed": group_destroyed,
+    "update": group_update,
+    "user_join": group_user_join,
+    "user_leave": group_user_leave,
 }
+#: What is captured if nothing else is asked for.
+DEFAULT = ("created", "join", "leave", "destroyed")
 
 
 @dataclass(frozen=True)
 class GroupEvent:
     """One signal as it was received; None where a signal has no such argument."""
 
-    #: ``"created"``, ``"join"``, ``"leave"`` or ``"destroyed"``.
+    #: ``"created"``, ``"join"``, ``"leave"`` or ``"destroyed"``; also ``"update"``,
+    #: ``"user_join"`` and ``"user_leave"`` if they were asked for.
     name: str
     group: ConnectionGroup
     connection: Connection | None
@@ -59,6 +73,8 @@ class GroupEvent:
     count: int | None
     user_count: int | None
     revision: int
+    #: Of ``"user_join"`` and ``"user_leave"``; others have it in the connection.
+    user_id: str | None = None
 
 
 class GroupEvents(list[GroupEvent]):
@@ -102,17 +118,24 @@ class capture_group_events:
 
     Also to be used with ``async with``. The list grows in the order of the signals,
     and they are fired before set_group() returns: nothing has to be waited for.
+
+    ``names`` are those of the events to record, see GroupEvent. Without any they are
+    ``"created"``, ``"join"``, ``"leave"`` and ``"destroyed"``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *names: str) -> None:
+        for name in names:
+            if name not in SIGNALS:
+                raise ValueError(f"{name!r} is not one of {', '.join(SIGNALS)}.")
+        self._names = names or DEFAULT
         self._events = GroupEvents()
         self._receivers: dict[str, Callable[..., Any]] = {}
 
     def __enter__(self) -> GroupEvents:
         self._events = GroupEvents()
-        for name, signal in SIGNALS.items():
+        for name in self._names:
             self._receivers[name] = receiver = self._make_receiver(name)
-            signal.connect(receiver, weak=False)
+            SIGNALS[name].connect(receiver, weak=False)
         return self._events
 
     def __exit__(
@@ -147,11 +170,11 @@ class capture_group_events:
             reason: str | None = None,
             count: int | None = None,
             user_count: int | None = None,
+            user_id: str | None = None,
             **kwargs: Any,
         ) -> None:
-            events.append(
-                GroupEvent(name, group, connection, reason, count, user_count, revision)
-            )
+            about = connection, reason, count, user_count, revision, user_id
+            events.append(GroupEvent(name, group, *about))
 
         return receive
 

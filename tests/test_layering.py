@@ -17,7 +17,7 @@ LEVELS = [
     ["connection", "lease", "listing", "receiver", "relay"],
     [
         *("announcer", "changes", "groups", "membership", "node", "shard"),
-        *("shutdown", "state", "watch", "writer"),
+        *("shutdown", "users", "state", "watch", "writer"),
     ],
     ["manager"],
     [

@@ -56,7 +56,7 @@ MANAGER = {
 }
 SIGNALS = [
     *("group_created", "group_join", "group_leave", "group_destroyed"),
-    "group_update",
+    *("group_update", "group_user_join", "group_user_leave"),
 ]
 
 
@@ -172,8 +172,11 @@ def test_settings():
 
 
 def test_testing():
-    event = ("name", "group", "connection", "reason", "count", "user_count", "revision")
-    assert signature(testing.capture_group_events) == "()"
+    event = (
+        *("name", "group", "connection", "reason", "count", "user_count", "revision"),
+        "user_id",
+    )
+    assert signature(testing.capture_group_events) == "(*names)"
     assert tuple(inspect.signature(testing.GroupEvent).parameters) == event
     for wait in (testing.GroupEvents.wait_for, testing.GroupEvents.await_for):
         assert signature(wait) == "(name, *, timeout=5, **facts)"

@@ -12,6 +12,7 @@ from channels_groups.consumers import (
 )
 from channels_groups.groups import Connection, ConnectionGroup
 from channels_groups.manager import GroupManager
+from channels_groups.users import GroupUser
 
 #: The sync name of what cannot be told from the async one by its first letter.
 SPECIAL = {"__aiter__": "__iter__"}
@@ -25,6 +26,10 @@ TWINS = {
     Connection: {
         *("asend", "asend_json", "asend_event", "aclose"),
         *("aset_group", "aupdate_info"),
+    },
+    GroupUser: {
+        *("aconnected", "aconnection_count", "agroups", "__aiter__"),
+        *("asend", "asend_json", "asend_event", "aclose_all"),
     },
     GroupManager: {
         *("aget_group", "agroups", "agroup_count", "amembership_count", "aclose_all"),

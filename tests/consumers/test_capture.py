@@ -68,5 +68,6 @@ async def test_an_event_is_frozen(chat, connect):
         events[0].name = "other"
     fields = [field.name for field in dataclasses.fields(GroupEvent)]
     assert fields == [
-        *("name", "group", "connection", "reason", "count", "user_count", "revision")
+        *("name", "group", "connection", "reason", "count", "user_count", "revision"),
+        "user_id",
     ]

@@ -18,7 +18,8 @@ PACKAGE = ROOT / "channels_groups"
 #: Modules that users import from, with names in them that are for the library.
 PUBLIC = {
     "consumers": {"check_info", "check_user_id"},
-    "groups": {"close_message"},
+    "groups": {"check_event", "close_message", "to_ids", "to_payload"},
+    "users": set(),
     "manager": set(),
     "signals": set(),
     "exceptions": set(),
