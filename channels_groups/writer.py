@@ -236,6 +236,9 @@ class Writer:
             self.answered_at = self._loop.time()
         except StoreUnavailable as error:
             self.lease.fail("writer", error)
+        except LeaseLost:
+            # While it was written back; the next try registers once more.
+            logger.debug("The writer lost its lease again.", exc_info=True)
         except Exception:
             logger.exception("The membership writer failed; it tries again.")
         else:

@@ -1,6 +1,7 @@
 """What is built holds everything and works where there is nothing else."""
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -56,8 +57,12 @@ JOIN = textwrap.dedent("""
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", directory, PROJECT)
+    directory, source = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("src")
+    # A copy: setuptools would pack what an earlier build has left in build/.
+    for name in ("README.md", "LICENSE", "MANIFEST.in", "pyproject.toml", "setup.cfg"):
+        shutil.copy(PROJECT / name, source)
+    shutil.copytree(PACKAGE, source / PACKAGE.name)
+    run(sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", directory, source)
     (wheel,) = directory.glob("*.whl")
     return wheel
 

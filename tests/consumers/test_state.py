@@ -298,6 +298,7 @@ async def test_what_may_be_seen_of_whom_is_for_the_consumer_to_say(connect):
             return {"name": connection.user_id, "mine": connection == self.connection}
 
     ann = await connect(Discreet, "room", user_id="ann")
+    await aeventually(ann.view)
     await connect(Discreet, "room", user_id="spy", info={"hidden": True})
     bob = await connect(Discreet, "room", user_id="bob")
     await aeventually(lambda: ann.view() and len(ann.view().members), equals=2)
