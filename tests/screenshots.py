@@ -17,14 +17,14 @@ IMAGES = Path(__file__).parents[1] / "docs" / "images"
 ROOMS = {
     "Lobby": ["Mira", "Tomás", "Yuki", "Amadou", "Ines", "Pavel", "Noor"],
     "Reading circle": ["Mira", "Selma", "Ola"],
-    "東京": ["Yuki", "Ken"],
+    "Кухня": ["Yuki", "Olena"],
     "small-chess": ["Pavel", "Noor"],
 }
 TALK = [
-    ("Tomás", "Which process are you all on? I am on the first."),
-    ("Yuki", "The second. 今日は!"),
-    ("Amadou", "And I came back by myself when mine was killed."),
-    ("Ines", "Nobody here noticed, apart from the list."),
+    ("Tomás", "Good morning! Who has brought the plans?"),
+    ("Yuki", "I have them here, both versions."),
+    ("Amadou", "Then let us begin. Ines, are you on the train?"),
+    ("Ines", "Yes. The tunnel is behind me, I am back."),
 ]
 
 
