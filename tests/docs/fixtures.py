@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from asgiref.sync import sync_to_async
+from browser import Browser, BrowserMissing
 from channels.testing import WebsocketCommunicator
 from transcripts import replay
 
@@ -96,6 +97,25 @@ async def connect():
     yield connect
     for client in clients:
         await client.disconnect(timeout=TIMEOUT)
+
+
+@pytest.fixture
+def open_browser(tmp_path):
+    """Return a function that opens a headless browser, closed at the end."""
+    browsers = []
+
+    def open_browser():
+        try:
+            browsers.append(Browser(tmp_path / f"browser-{len(browsers)}"))
+        except BrowserMissing as error:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(str(error))
+        return browsers[-1]
+
+    yield open_browser
+    for browser in browsers:
+        browser.quit()
 
 
 @pytest.fixture

@@ -27,8 +27,9 @@ def build(directory, page, blocks, hosts):
     """
     shutil.copytree(HERE / "template", directory, dirs_exist_ok=True)
     shutil.copy(HERE / "fixtures.py", directory / "conftest.py")
-    for helper in (HERE / "transcripts.py", HERE.parent / "helpers" / "eventually.py"):
-        shutil.copy(helper, directory)
+    shutil.copy(HERE / "transcripts.py", directory)
+    for helper in ("browser.py", "eventually.py"):
+        shutil.copy(HERE.parent / "helpers" / helper, directory)
     name = Path(page).stem.lower().replace("-", "_")
     scenario = HERE / "scenarios" / f"{name}.py"
     if not scenario.exists():

@@ -10,6 +10,8 @@ import pytest
 from websockets.asyncio.client import connect as connect_websocket
 from websockets.exceptions import InvalidStatus
 
+from testproject.processes import accepts, free_port
+
 from ..helpers.eventually import eventually
 from ..helpers.processes import ChildProcess
 from .blocks import ROOT, read_blocks
@@ -18,7 +20,6 @@ from .transcripts import replay
 
 PAGE = "docs/tutorial.md"
 TIMEOUT = 20
-LISTENING = re.compile(r"TCP address 127\.0\.0\.1:(\d+)")
 
 
 class Tutorial:
@@ -51,30 +52,36 @@ class Tutorial:
         return part
 
     def do(self, block):
+        """Write a file, start servers or run commands."""
         assert block.reason is None
         code = replace(block.code, self.hosts)
         if block.path:
             add(self.directory / block.path, code)
         elif "runserver" in code or "daphne -p" in code:
             for line in code.splitlines():
-                self.serve()
+                self.serve("runserver" in line)
         elif block.extras is None:
             replay(code, self.directory, self.env, str(block))
 
-    def serve(self):
-        """Start daphne, as runserver does, on a port that the kernel chooses."""
+    def serve(self, develop, port=0):
+        """Start a server on a port that the kernel chooses."""
+        # A file for each: what was written at the end of one is read no more.
         log = self.directory / f"server-{len(self.servers)}.log"
-        command = [sys.executable, "-m", "daphne", "-p", "0", "mysite.asgi:application"]
-        process = ChildProcess(command, log, cwd=self.directory, env=self.env)
-        process.log = log
-        self.servers.append(process)
-        found = eventually(lambda: LISTENING.search(log.read_text()), timeout=TIMEOUT)
-        process.port = int(found[1])
+        port = port or free_port()
+        command = ["manage.py", "runserver", "--noreload", str(port)]
+        if not develop:
+            command = ["-m", "daphne", "-p", str(port), "mysite.asgi:application"]
+        command = [sys.executable, *command]
+        server = ChildProcess(command, log, cwd=self.directory, env=self.env)
+        server.log, server.port = log, port
+        self.servers.append(server)
+        eventually(lambda: accepts(port) or not server.running, timeout=TIMEOUT)
+        assert server.running, log.read_text()
 
     def restart(self):
         """Start the server anew, as runserver does when a file has changed."""
         self.servers[-1].terminate()
-        self.serve()
+        self.serve(develop=True, port=self.servers[-1].port)
 
     def address(self, path, server=-1):
         return f"127.0.0.1:{self.servers[server].port}/{path}"
@@ -143,12 +150,12 @@ async def test_tutorial(tutorial, open_browser):
     assert await is_refused(tutorial.enter("staff-room/"))
     async with tutorial.enter("private-1/"), tutorial.enter("private-1/"):
         assert await is_refused(tutorial.enter("private-1/"))
-    await check_users(browser, tutorial)
+    await asyncio.to_thread(check_users, browser, tutorial)
 
     tutorial.follow("From anywhere else")
     tutorial.restart()
     async with tutorial.enter("lobby/") as ann:
-        await receive(ann, "members")
+        await receive(ann, "group.state")
         assert await asyncio.to_thread(read_json, tutorial.address("")) == {"lobby": 1}
     log = tutorial.servers[-1].log
     eventually(lambda: "Room lobby is empty." in log.read_text())
@@ -175,7 +182,7 @@ async def check_page(browser, tutorial):
     await asyncio.to_thread(browser.get, url)
     await shows("#members", "Ann")
     async with tutorial.enter("lobby/?name=Bob") as bob:
-        assert names((await receive(bob, "members"))["members"]) == ["Ann", "Bob"]
+        assert names((await receive(bob, "group.state"))["members"]) == ["Ann", "Bob"]
         await shows("#members", "Ann, Bob")
         await bob.send('{"text": "<b>hello</b>"}')
         await shows("#log", "Bob: <b>hello</b>")
@@ -186,22 +193,28 @@ async def check_page(browser, tutorial):
     assert browser.find("#members").text == "Ann"
     assert browser.console_errors() == []
 
+    await asyncio.to_thread(tutorial.restart)
+    async with tutorial.enter("lobby/?name=Cid"):
+        await shows("#members", "Ann, Cid")
+    browser.console_errors()  # It says that it could not connect.
 
-async def check_users(browser, tutorial):
+
+def check_users(browser, tutorial):
     """Who is logged in is known by name, in each of several tabs."""
 
-    def log_in():
-        browser.get(f"http://{tutorial.address('admin/')}")
-        browser.find("#id_username").send_keys("ann")
-        browser.find("#id_password").send_keys("secret\n")
-        browser.find("#user-tools")
-        browser.get(f"http://{tutorial.address('lobby/')}")
-        browser.eventually(lambda: browser.find("#members").text == "ann")
-        browser.switch_to.new_window("tab")
-        browser.get(f"http://{tutorial.address('lobby/')}")
-        browser.eventually(lambda: browser.find("#members").text == "ann, ann")
+    def shows_members(text):
+        eventually(lambda: browser.find("#members").text, equals=text, timeout=TIMEOUT)
 
-    await asyncio.to_thread(log_in)
+    browser.get(f"http://{tutorial.address('admin/')}")
+    browser.find("#id_username").send_keys("ann")
+    browser.find("#id_password").send_keys("secret\n")
+    browser.find("#user-tools")
+    browser.get(f"http://{tutorial.address('lobby/')}")
+    shows_members("ann")
+    browser.switch_to.new_window("tab")
+    browser.get(f"http://{tutorial.address('lobby/')}")
+    shows_members("ann, ann")
+    assert browser.console_errors() == []
 
 
 async def follow_with_processes(tutorial):
@@ -212,9 +225,10 @@ async def follow_with_processes(tutorial):
     first, second = tutorial.servers[-2:]
     async with tutorial.enter("lobby/") as ann:
         async with tutorial.enter("lobby/", server=-2) as bob:
-            assert names((await receive(ann, "change"))["joined"]) == ["guest"]
+            [guest] = (await receive(ann, "group.change"))["joined"]
+            assert guest["name"] == "guest"
             first.kill()
-            assert names((await receive(ann, "change"))["left"]) == ["guest"]
+            assert (await receive(ann, "group.change"))["left"] == [guest["id"]]
             await bob.wait_closed()
         await asyncio.to_thread(tutorial.do, shell)
         text = (await receive(ann, "message"))["text"]

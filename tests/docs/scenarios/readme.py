@@ -1,7 +1,4 @@
-import json
-
 from chat.consumers import Chat
-from chat.rooms import Room
 
 from channels_groups.manager import get_group
 
@@ -28,9 +25,3 @@ async def test_page(connect, page, capsys):
     cid = await connect(Chat, room="東京")
     await cid.disconnect()
     assert "None left 東京: disconnected; 0 remain" in capsys.readouterr().out
-
-    dan = await connect(Room, room="Study")
-    state = json.loads(await dan.receive_from(timeout=20))
-    assert (state["type"], state["count"]) == ("group.state", 1)
-    assert [one["name"] for one in state["members"]] == ["guest"]
-    await dan.disconnect()

@@ -1,1 +1,11 @@
-urlpatterns = []
+"""A page for the guides that show a template: chat/room.html, for each room."""
+
+from django.shortcuts import render
+from django.urls import path
+
+urlpatterns = [
+    path(
+        "show/<str:room>/",
+        lambda request, room: render(request, "chat/room.html", {"room": room}),
+    )
+]
