@@ -194,7 +194,13 @@ async def check_page(browser, tutorial):
     assert browser.console_errors() == []
 
     await asyncio.to_thread(tutorial.restart)
-    async with tutorial.enter("lobby/?name=Cid"):
+    async with tutorial.enter("lobby/?name=Cid") as cid:
+        await shows("#members", "Ann, Cid")
+        # A page that is gone may still be there, in the browser's cache.
+        await asyncio.to_thread(browser.get, f"http://{tutorial.address('admin/')}")
+        while not (await receive(cid, "group.change"))["left"]:
+            pass
+        await asyncio.to_thread(browser.back)
         await shows("#members", "Ann, Cid")
     browser.console_errors()  # It says that it could not connect.
 

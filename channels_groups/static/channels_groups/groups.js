@@ -90,7 +90,14 @@ export class LiveSocket extends EventTarget {
     /** @private When the server was asked whether it is there; 0: it has answered. */
     this._asked = 0;
     /** @private */
-    this._wake = () => this.check();
+    this._wake = (/** @type {Event} */ { type }) => {
+      if (type !== "visibilitychange" || !document.hidden) this.check();
+    };
+    /** @private A page in the back/forward cache would keep its place in its groups. */
+    this._rest = () => {
+      this._drop();
+      this._setStatus("waiting");
+    };
     this.open();
   }
 
@@ -100,6 +107,7 @@ export class LiveSocket extends EventTarget {
     if (this._clock === undefined) {
       this._clock = setInterval(() => this._lookAtClock(), CLOCK);
       for (const [target, name] of wakers()) target.addEventListener(name, this._wake);
+      globalThis.window?.addEventListener("pagehide", this._rest);
     }
     this._looked = Date.now();
     this._connect();
@@ -240,6 +248,7 @@ export class LiveSocket extends EventTarget {
     clearInterval(this._clock);
     this._clock = undefined;
     for (const [target, name] of wakers()) target.removeEventListener(name, this._wake);
+    globalThis.window?.removeEventListener("pagehide", this._rest);
     if (this.status !== "closed") this._setStatus("closed", code, reason);
   }
 
