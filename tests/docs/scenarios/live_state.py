@@ -2,24 +2,13 @@ import asyncio
 import json
 
 import pytest
-from channels.auth import AuthMiddlewareStack
-from channels.routing import ProtocolTypeRouter, URLRouter
+from chat.consumers import RoomConsumer
 from django.contrib.auth.models import AnonymousUser, User
-from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
-from django.core.asgi import get_asgi_application
-from django.urls import path
 from websockets.asyncio.client import connect as open_websocket
-
-pages = ASGIStaticFilesHandler(get_asgi_application())
-
-from chat.consumers import RoomConsumer  # noqa: E402  (it needs the apps loaded)
-
-rooms = AuthMiddlewareStack(URLRouter([path("ws/<str:room>/", RoomConsumer.as_asgi())]))
-application = ProtocolTypeRouter({"http": pages, "websocket": rooms})
 
 
 async def test_the_page_in_a_browser(serve, open_browser):
-    port = await serve("daphne", "-p", "0", "test_page:application")
+    port = await serve("daphne", "-p", "0", "rooms_asgi:application")
     browser = await asyncio.to_thread(open_browser)
 
     def shows(css, text):
