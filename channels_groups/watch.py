@@ -96,7 +96,8 @@ class Reporter:
         if self._watchers is not None and not self._watchers:
             return
         now = time.time()
-        for signal, about in fired:
+        # A user's first and last connection are told by their joins and leaves.
+        for signal, about in (one for one in fired if one[0] in NAMES):
             if len(self._events) < WAITING:
                 self._events.append(_event(NAMES[signal], group.name, now, about))
             else:
