@@ -9,7 +9,10 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, Coroutine
 
+from channels import DEFAULT_CHANNEL_LAYER
+
 from .exceptions import ConnectionClosed
+from .meters import METERS
 from .receiver import Receiver
 
 if TYPE_CHECKING:
@@ -40,8 +43,10 @@ class LocalConnection:
         scope: Message,
         send: Callable[[Message], Coroutine[Any, Any, None]],
         outbox: int,
+        alias: str = DEFAULT_CHANNEL_LAYER,
     ) -> None:
         self.id = secrets.token_urlsafe(9)
+        self.alias = alias
         self.consumer = consumer
         self.scope = scope
         #: Seconds since the epoch.
@@ -70,6 +75,11 @@ class LocalConnection:
         self._inbox: deque[Message | Callable[[], Message | None]] = deque()
         self._arrival: asyncio.Future[None] | None = None
         self._receiver: Receiver | None = None
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What log records tell of it."""
+        return {"alias": self.alias, "connection": self.id}
 
     @property
     def channel_name(self) -> str:
@@ -111,7 +121,7 @@ class LocalConnection:
         if self.ended:
             return
         if len(self._inbox) >= self._limit:
-            self._close_slow("its handlers are")
+            self._close_slow("its handlers are", logging.WARNING)
             return
         self._append(message)
 
@@ -171,7 +181,7 @@ class LocalConnection:
         elif self._state is not CLOSED:
             self._outbox.append(frame)
             if len(self._outbox) > self._limit:
-                self._close_slow("its client is")
+                self._close_slow("its client is", logging.INFO)
 
     def close(self, code: int | None = None, reason: str | None = None) -> None:
         """Close the connection from the server's side.
@@ -224,12 +234,17 @@ class LocalConnection:
         if self._arrival and not self._arrival.done():
             self._arrival.set_result(None)
 
-    def _close_slow(self, who: str) -> None:
+    def _close_slow(self, who: str, level: int) -> None:
+        """Close it: a slow client is a matter of its own, slow handlers are not."""
         if self._state is not CLOSED:
-            logger.warning(
+            logger.log(
+                level,
                 "Closed connection %s: %s more than %d messages behind.",
                 *(self.id, who, self._limit),
+                extra=self.about,
             )
+            for meter in METERS:
+                meter.closed_slow(self.alias)
             self._close(TRY_AGAIN_LATER, "too slow")
 
     def _start_writer(self, rest: Awaitable[None] | None) -> None:

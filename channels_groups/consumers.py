@@ -505,6 +505,7 @@ def _log_refusal(
     logger.info(
         "Connection %s was asked into group %r, which was refused: %s",
         *(connection.id, message["name"], error),
+        extra={**connection.about, "group": message["name"]},
     )
 
 
@@ -512,4 +513,5 @@ def _log_no_update(connection: LocalConnection, error: Exception) -> None:
     logger.info(
         "Connection %s was asked to update its info, and did not: %s",
         *(connection.id, error),
+        extra=connection.about,
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Sequence
+from typing import TYPE_CHECKING, Any, Sequence
 
 from .exceptions import StoreUnavailable
+from .meters import METERS
 from .receiver import RETRY
 from .stores.base import LINGERING, Eviction, Renewal
 
@@ -36,6 +37,8 @@ class Lease:
         self._writer = writer
         self._store = shard.node.store
         self._settings = shard.node.settings
+        #: What log records and meters are told of whose lease it is.
+        self.about: dict[str, Any] = {"alias": shard.node.alias, "shard": shard.index}
         self._loop = shard.node.loop
         self._task: asyncio.Task[None] | None = None
         self._eviction: asyncio.Task[None] | None = None
@@ -60,6 +63,9 @@ class Lease:
     async def stop(self) -> None:
         """Stop renewing. An eviction that has begun is announced before."""
         self._stopping = True
+        if self._failed_at is not None:
+            for meter in METERS:
+                meter.available(**self.about)
         if self._task:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -105,7 +111,10 @@ class Lease:
         self._failing.add(what)
         if self._failed_at is None:
             self._failed_at = self._loop.time()
-            logger.error("Group membership is unavailable: %s", error)
+            what = "Group membership is unavailable: %s"
+            logger.error(what, error, extra=self.about)
+            for meter in METERS:
+                meter.unavailable(**self.about)
 
     def succeed(self, what: str) -> None:
         """Note that the store answered."""
@@ -114,7 +123,11 @@ class Lease:
             self.error = None
             seconds = self._loop.time() - self._failed_at
             self._failed_at = None
-            logger.warning("Group membership is back after %.1f s.", seconds)
+            extra = {**self.about, "seconds": seconds}
+            what = "Group membership is back after %.1f s."
+            logger.warning(what, seconds, extra=extra)
+            for meter in METERS:
+                meter.available(**self.about)
 
     async def _beat(self) -> None:
         while not self._stopping:
@@ -125,7 +138,8 @@ class Lease:
                 self.fail("heartbeat", error)
                 pause = min(RETRY, self._settings.renewal)
             except Exception:
-                logger.exception("A heartbeat failed; the next one follows.")
+                what = "A heartbeat failed; the next one follows."
+                logger.exception(what, extra=self.about)
                 pause = self._settings.renewal
             await asyncio.sleep(pause)
 
@@ -175,9 +189,11 @@ class Lease:
                 members += len(eviction.losses)
                 done = eviction.done
             if members and dead != LINGERING:
-                logger.warning(
-                    "A process was lost; %d of its memberships ended here.", members
-                )
+                what = "A process was lost; %d of its memberships ended here."
+                extra = {**self.about, "lost": dead, "memberships": members}
+                logger.warning(what, members, extra=extra)
+                for meter in METERS:
+                    meter.evicted(self.about["alias"])
 
     async def _evict_some(self, dead: str) -> Eviction | None:
         """Evict a batch, again and again until the store's answer is here.

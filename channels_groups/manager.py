@@ -13,6 +13,7 @@ from django.core.signals import setting_changed
 from . import conf
 from .connection import LocalConnection, Message
 from .groups import Connection, ConnectionGroup, close_message
+from .meters import METERS
 from .node import find_nodes
 from .relay import BAD_MESSAGE, call_layer
 from .stores import make_store
@@ -53,6 +54,8 @@ class GroupManager:
         store = _stores.get(self.alias)
         if store is None:
             store = _stores[self.alias] = make_store(self.alias, self.channel_layer)
+            for meter in METERS:
+                meter.store_made(self.alias, store)
         return store
 
     # Policy

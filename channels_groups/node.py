@@ -91,7 +91,8 @@ class Node:
         if node is None:
             node = cls(manager)
             _nodes[node.key] = node
-        connection = LocalConnection(consumer, scope, send, node.settings.outbox)
+        outbox = node.settings.outbox
+        connection = LocalConnection(consumer, scope, send, outbox, node.alias)
         node.connections[connection.id] = connection
         return node, connection
 

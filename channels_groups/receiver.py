@@ -67,7 +67,8 @@ class Receiver:
             except StopReceiving:
                 return
             except Exception:
-                logger.exception("A message from the channel layer was dropped.")
+                what = "A message from the channel layer was dropped."
+                logger.exception(what, extra={"channel": self.channel})
 
     async def _receive(self) -> Any:
         if self._buffers is None:

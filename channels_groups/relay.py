@@ -159,7 +159,9 @@ class Relay:
     def _handle(self, message: Message) -> None:
         kind = self._kinds.get(message["type"])
         if kind is None:
-            logger.warning("A node got a message of unknown type %r.", message["type"])
+            what = "A node got a message of unknown type %r."
+            extra = {"alias": self._node.alias, "shard": self._shard}
+            logger.warning(what, message["type"], extra=extra)
         else:
             kind(message)
 

@@ -18,9 +18,10 @@ from .membership import (
     LocalGroup,
     Membership,
 )
+from .meters import METERS
 from .relay import TIMEOUT
 from .stores.base import Answer, Join, Leave, Loss, Member, Update
-from .watch import Reporter
+from .watch import NAMES, Reporter
 from .writer import Request, Writer
 
 #: A signal and its arguments.
@@ -336,6 +337,9 @@ class Shard:
         elif answer.outcome == "destroyed":
             fired = [*fired, (signals.group_destroyed, about)]
         self.reporter.add(group, fired)
+        for meter in METERS:
+            for signal, told in (one for one in fired if one[0] in NAMES):
+                meter.fired(self.node.alias, NAMES[signal], told.get("reason"))
         sender = type(group.manager)
         announcement = Announcement(sender, group, fired, finished, waiting)
         self.node.announcer.announce(announcement)

@@ -240,7 +240,8 @@ class Writer:
             # While it was written back; the next try registers once more.
             logger.debug("The writer lost its lease again.", exc_info=True)
         except Exception:
-            logger.exception("The membership writer failed; it tries again.")
+            what = "The membership writer failed; it tries again."
+            logger.exception(what, extra=self.lease.about)
         else:
             self.lease.succeed("writer")
             return True
@@ -452,7 +453,8 @@ class Writer:
 
         They told of every leave, also of those that were under way here.
         """
-        logger.warning("This process lost its lease; its connections join again.")
+        what = "This process lost its lease; its connections join again."
+        logger.warning(what, extra=self.lease.about)
         await self.lease.stop()
         await self._relay.abandon(self._groups.values())
         await self._relay.stop()
@@ -509,7 +511,8 @@ class Writer:
             self._acknowledge(batch, answers)
         self._sequence += bool(self._batch)
         self.epoch, self._disowned = epoch, ""
-        logger.warning("The membership store was empty; it was written again.")
+        what = "The membership store was empty; it was written again."
+        logger.warning(what, extra=self.lease.about)
 
     def _held(self) -> list[Operation]:
         """Return what makes an emptied store hold what this node does.

@@ -10,7 +10,8 @@ ROOT = Path(channels_groups.__file__).parent
 #: From the bottom to the top. A module imports from its own level and below.
 LEVELS = [
     [
-        *("conf", "deadline", "exceptions", "facts", "migrations", "models"),
+        *("conf", "deadline", "exceptions", "facts", "meters"),
+        *("migrations", "models"),
         *("names", "signals"),
     ],
     ["stores", "database"],
@@ -21,8 +22,8 @@ LEVELS = [
     ],
     ["manager"],
     [
-        *("admin", "apps", "checks", "consumers", "counts", "management", "routing"),
-        *("templatetags", "testing"),
+        *("admin", "apps", "checks", "consumers", "counts", "management", "metrics"),
+        *("routing", "templatetags", "testing"),
     ],
     ["pytest_plugin"],
 ]

@@ -530,6 +530,7 @@ class SlowClient(Client):
 async def test_a_slow_client_delays_nobody_and_is_closed_past_its_outbox(
     connect, configure, caplog
 ):
+    caplog.set_level("INFO", "channels_groups")
     configure(OUTBOX=10)
     slow = SlowClient(AsyncChat, room="room")
     assert (await slow.connect())[0]

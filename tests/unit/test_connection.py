@@ -76,6 +76,7 @@ async def test_frames_wait_for_a_slow_client_in_order(connection, server):
 
 
 async def test_a_client_too_slow_is_closed_and_told(connection, server, caplog):
+    caplog.set_level("INFO", "channels_groups")
     server.reads.clear()
     for text in "abcde":
         connection.write(frame(text))
