@@ -7,11 +7,26 @@ import pytest
 
 from ..helpers.sentinel import Sentinel
 from .blocks import find_pages, read_blocks
-from .project import HERE, build, play
+from .project import HERE, add, build, play, replace
 
 PAGES = find_pages()
 
 TUTORIAL = "docs/tutorial.md"
+
+#: Pages whose commands look at servers, but which are not about settings.
+ON_REDIS = ["docs/howto/operate.md"]
+REDIS_LAYER = """
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        "CONFIG": {
+            "hosts": [{"address": "redis://localhost:6379", "socket_timeout": None}],
+            "capacity": 1000,
+            "prefix": "operate",
+        },
+    },
+}
+"""
 
 #: The only blocks that may say of themselves that they are not run.
 NOT_RUN = ["README.md: it installs", "README.md: it installs"]
@@ -40,6 +55,8 @@ def test_page(page, tmp_path, request):
     blocks = read_blocks(page)
     hosts = request.getfixturevalue("many_hosts" if "deploy" in page else "hosts")
     build(tmp_path, page, blocks, hosts)
+    if page in ON_REDIS:
+        add(tmp_path / "settings.py", replace(REDIS_LAYER, hosts))
     if "skipped" in play(tmp_path):
         pytest.skip("There is no browser.")
 
