@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 import msgpack
 from channels_redis.utils import create_pool, decode_hosts
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
@@ -68,6 +69,7 @@ class RedisStore(BaseStore):
 
     def __init__(self, alias: str, layer: Any) -> None:
         config = settings.CHANNEL_LAYERS[alias].get("CONFIG", {})
+        _check_hosts(config.get("hosts"))
         self.layer = layer
         self.prefix = f"{config.get('prefix', 'asgi')}:groups:"
         self.records = Records(config.get("symmetric_encryption_keys"))
@@ -534,6 +536,21 @@ class PubSubStore(RedisStore):
             return await super()._scan(shard, key, cursor, size)
         finally:
             await self.detach()
+
+
+def _check_hosts(hosts: Any) -> None:
+    """Raise ImproperlyConfigured for a host that redis-py could not connect to.
+
+    It would come to light only with the first connection. Addresses are not named,
+    they may hold a password.
+    """
+    for number, host in enumerate(decode_hosts(hosts), 1):
+        try:
+            create_pool(host).make_connection()
+        except Exception as error:  # redis-py raises this and that.
+            raise ImproperlyConfigured(
+                f"number {number} of its hosts cannot be used: {error}"
+            ) from error
 
 
 async def _close(client: Redis) -> None:

@@ -16,6 +16,7 @@ from channels_groups.stores.memory import MemoryStore
 from ..helpers.databases import Router
 
 HOST = "redis://127.0.0.1:1"
+PUBSUB = "pubsub.RedisPubSubChannelLayer"
 
 
 def core(**config):
@@ -106,6 +107,46 @@ def test_store_that_does_not_fit(settings):
     backend = "channels.layers.BaseChannelLayer"
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": backend}}
     assert ids(checks.check_layers()) == ["E004"]
+
+
+@pytest.mark.parametrize("backend", ["core.RedisChannelLayer", PUBSUB])
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        HOST,
+        ["http://:secret@127.0.0.1"],
+        [{"addr": HOST}],
+        [HOST, {"address": HOST, "socket_timeout": None, "nonsense": 1}],
+        [("127.0.0.1",)],
+        [5],
+    ],
+)
+def test_hosts_that_the_store_cannot_use(settings, backend, hosts):
+    config = (
+        {"hosts": hosts, "capacity": 1000} if backend != PUBSUB else {"hosts": hosts}
+    )
+    layer = {"BACKEND": f"channels_redis.{backend}", "CONFIG": config}
+    settings.CHANNEL_LAYERS = {"default": layer}
+    (found,) = checks.check_layers()
+    assert ids([found]) == ["E004"]
+    assert "secret" not in found.msg
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        HOST,
+        ("127.0.0.1", 1),
+        "unix:///run/redis.sock",
+        "rediss://127.0.0.1:1/0",
+        {"host": "127.0.0.1", "port": 1},
+        {"sentinels": [("127.0.0.1", 1)], "master_name": "main"},
+    ],
+)
+def test_hosts_that_it_can_use(settings, host):
+    layer = {"BACKEND": f"channels_redis.{PUBSUB}", "CONFIG": {"hosts": [host]}}
+    settings.CHANNEL_LAYERS = {"default": layer}
+    assert checks.check_layers() == []
 
 
 def test_order_of_bases():
