@@ -1,15 +1,15 @@
-"""A node's lease: renew, report, evict the dead, announce what they leave."""
+"""A node's lease: renew, report, name the dead."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Sequence
+from typing import TYPE_CHECKING, Any
 
 from .exceptions import StoreUnavailable
 from .meters import METERS
 from .receiver import RETRY
-from .stores.base import LINGERING, Eviction, Renewal
+from .stores.base import Renewal
 
 if TYPE_CHECKING:
     from .shard import Shard
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("channels_groups")
 
-#: Members that one call evicts. A script blocks the server for as long as it runs.
-BATCH = 100
 #: Renewals in a row before a node may evict: after an outage all leases have run
 #: out, and everybody gets the time to renew.
 RENEWALS = 2
@@ -27,9 +25,8 @@ RENEWALS = 2
 class Lease:
     """The heartbeat of one node in one shard.
 
-    It renews the lease, evicts the nodes whose lease has run out and announces
-    their members' leaves. It also keeps the log of outages: one line when one
-    begins, one when it ends.
+    It renews the lease and has the nodes evicted whose lease has run out. It also
+    keeps the log of outages: one line when one begins, one when it ends.
     """
 
     def __init__(self, shard: Shard, writer: Writer) -> None:
@@ -41,36 +38,29 @@ class Lease:
         self.about: dict[str, Any] = {"alias": shard.node.alias, "shard": shard.index}
         self._loop = shard.node.loop
         self._task: asyncio.Task[None] | None = None
-        self._eviction: asyncio.Task[None] | None = None
         self._renewals = 0
         self._renewed = self._loop.time()
         self._waiting: list[asyncio.Future[None]] = []
-        self._evictions = 0
         self._failed_at: float | None = None
         self._failing: set[str] = set()
         self._renewing = asyncio.Lock()
-        self._stopping = False
         #: What the store last failed with, until it answers again.
         self.error: StoreUnavailable | None = None
 
     def start(self) -> None:
-        self._stopping = False
         self._renewals = 0
         self._task = self._loop.create_task(
             self._beat(), name=f"renew the lease of shard {self._shard.index}"
         )
 
     async def stop(self) -> None:
-        """Stop renewing. An eviction that has begun is announced before."""
-        self._stopping = True
+        """Stop renewing."""
         if self._failed_at is not None:
             for meter in METERS:
                 meter.available(**self.about)
         if self._task:
             self._task.cancel()
             await asyncio.wait([self._task])
-        if self._eviction:
-            await asyncio.wait([self._eviction])
 
     async def renew(self) -> Renewal:
         """Renew once; let the shard start over if the store says so."""
@@ -100,9 +90,7 @@ class Lease:
             waiter = self._loop.create_future()
             self._waiting.append(waiter)
             await waiter
-        self._evict((await self.renew()).overdue)
-        if self._eviction:
-            await asyncio.wait([self._eviction])
+        await self._writer.evict((await self.renew()).overdue)
 
     def fail(self, what: str, error: StoreUnavailable) -> None:
         """Note that the store did not answer the writer or a heartbeat."""
@@ -130,7 +118,7 @@ class Lease:
                 meter.available(**self.about)
 
     async def _beat(self) -> None:
-        while not self._stopping:
+        while True:
             try:
                 await self._renew_and_evict()
                 pause = self._settings.renewal
@@ -156,67 +144,9 @@ class Lease:
             return
         self._renewals += 1
         if self._renewals >= RENEWALS:
-            self._evict(renewal.overdue)
+            self._writer.begin_to_evict(renewal.overdue)
             waiting, self._waiting = self._waiting, []
             for waiter in waiting:
                 if not waiter.done():
                     waiter.set_result(None)
         self._writer.refresh()
-
-    def _evict(self, overdue: Sequence[str]) -> None:
-        """Evict in a task of its own: the next renewal does not wait for it."""
-        if overdue and (self._eviction is None or self._eviction.done()):
-            self._eviction = self._loop.create_task(
-                self._evict_all(overdue), name="evict lost processes"
-            )
-
-    async def _evict_all(self, overdue: Sequence[str]) -> None:
-        for dead in overdue:
-            members = 0
-            done = False
-            while not done:
-                eviction = await self._evict_some(dead)
-                if eviction is None:
-                    return
-                reason = "expired" if dead == LINGERING else "lost"
-                for loss in eviction.losses:
-                    self._shard.announce_loss(loss, reason)
-                try:
-                    await self._writer.discard(eviction.entries)
-                except StoreUnavailable as error:
-                    # The layer drops them after group_expiry.
-                    self.fail("heartbeat", error)
-                members += len(eviction.losses)
-                done = eviction.done
-            if members and dead != LINGERING:
-                what = "A process was lost; %d of its memberships ended here."
-                extra = {**self.about, "lost": dead, "memberships": members}
-                logger.warning(what, members, extra=extra)
-                for meter in METERS:
-                    meter.evicted(self.about["alias"])
-
-    async def _evict_some(self, dead: str) -> Eviction | None:
-        """Evict a batch, again and again until the store's answer is here.
-
-        Without the answer nobody would hear of these members' leaves.
-        """
-        node = self._writer.incarnation
-        assert node
-        self._evictions += 1
-        sequence = self._evictions
-        while True:
-            try:
-                return await self._store.evict(
-                    self._shard.index,
-                    node,
-                    sequence,
-                    dead,
-                    self._settings.lease,
-                    self._settings.renewal,
-                    BATCH,
-                )
-            except StoreUnavailable as error:
-                self.fail("heartbeat", error)
-                if self._stopping:
-                    return None
-                await asyncio.sleep(RETRY)

@@ -116,17 +116,19 @@ class LocalGroup:
         self.known = 0
         #: The node's channels are in the layer's groups.
         self.entered = False
+        #: The layer may have some of them there.
+        self.touched = False
         #: The layer's groups and the channels of this node that are to be in them.
         self.entries: list[Entry] = []
         #: Where other code's messages to the group arrive.
         self.plain: Receiver | None = None
 
     @property
-    def has_users(self) -> bool:
-        """Whether the first member that the store has is known by a user id."""
+    def user(self) -> str | None:
+        """The user id of the first member that the store has, if there is one."""
         members = (one.member for one in self.members if one.committed)
         first = next(members, None)
-        return first is not None and first.user_id is not None
+        return None if first is None else first.user_id
 
     @property
     def hooked(self) -> bool:

@@ -43,7 +43,7 @@ class Receiver:
         if self._buffers is not None:
             self._buffers.pop(self.channel, None)
         elif not self._cancelled:
-            await self._give_up_channel()
+            await give_up(self._layer, self.channel)
 
     async def wait(self, timeout: float) -> bool:
         """Wait for the end that a StopReceiving brings; return if it came."""
@@ -75,18 +75,6 @@ class Receiver:
             return await self._layer.receive(self.channel)
         return await self._buffers[self.channel].get()
 
-    async def _give_up_channel(self) -> None:
-        """Begin to receive and be cancelled at once: pub/sub unsubscribes then.
-
-        So soon, nothing arrives that core could lose (see Relay.stop()).
-        """
-        receiving = asyncio.ensure_future(self._layer.receive(self.channel))
-        await asyncio.sleep(0)
-        receiving.cancel()
-        await asyncio.wait([receiving])
-        if not receiving.cancelled():
-            receiving.exception()  # Retrieved: nobody else will.
-
 
 def _find_buffers(layer: Any) -> Any:
     """Return the queues of channels_redis.core's channels, None for other layers.
@@ -99,6 +87,51 @@ def _find_buffers(layer: Any) -> Any:
     """
     buffers = getattr(layer, "receive_buffer", None)
     return buffers if isinstance(buffers, defaultdict) else None
+
+
+async def give_up(layer: Any, channel: str) -> None:
+    """Begin to receive and be cancelled at once: pub/sub unsubscribes then.
+
+    So soon, nothing arrives that core could lose (see Relay.stop()).
+    """
+    receiving = asyncio.ensure_future(layer.receive(channel))
+    await asyncio.sleep(0)
+    receiving.cancel()
+    await asyncio.wait([receiving])
+    if not receiving.cancelled():
+        receiving.exception()  # Retrieved: nobody else will.
+
+
+def find_strays(layer: Any) -> tuple[list[str], list[str]]:
+    """Return the channels and groups that a layer subscribes to for nobody.
+
+    channels_redis.pubsub 4.3 forgets a channel or group even if Redis is away and
+    cannot be told, and redis-py subscribes again to all that it was not heard to
+    leave: such subscriptions would stay for ever. For other layers there are none.
+    """
+    if not hasattr(type(layer), "_get_layer"):
+        return [], []
+    layer = layer._get_layer()
+    subscribed: set[str] = set()
+    for shard in layer._shards:
+        subscribed |= shard._subscribed_to
+        if shard._pubsub is not None:
+            leaving = shard._pubsub.pending_unsubscribe_channels
+            names = shard._pubsub.channels.keys() - leaving
+            subscribed.update(name.decode() for name in names)
+    strays = subscribed.difference(layer.channels, layer.groups)
+    group_prefix = layer._get_group_channel_name("")
+    groups = [name for name in strays if name.startswith(group_prefix)]
+    channels = strays.difference(groups)
+    return list(channels), [name[len(group_prefix) :] for name in groups]
+
+
+async def give_up_stray(layer: Any, channel: str) -> None:
+    """Unsubscribe from a channel of find_strays(), which nobody will ever use."""
+    layer = layer._get_layer()
+    shard = layer._get_shard(channel)
+    await shard.subscribe(channel)  # It may be known to redis-py only.
+    await shard.unsubscribe(channel)
 
 
 class StopReceiving(Exception):

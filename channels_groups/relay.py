@@ -13,7 +13,7 @@ from . import names
 from .connection import Message, to_frame
 from .deadline import in_time
 from .exceptions import StoreUnavailable
-from .receiver import Receiver, StopReceiving
+from .receiver import Receiver, StopReceiving, find_strays, give_up_stray
 from .stores.base import Entry
 
 if TYPE_CHECKING:
@@ -126,6 +126,16 @@ class Relay:
     async def discard(self, entry: Entry) -> None:
         """Take a channel out of a group of the layer."""
         await self._call(self._layer.group_discard(*entry))
+
+    async def give_up_strays(self) -> None:
+        """Unsubscribe from what the layer could not be told while it was away."""
+        channels, groups = find_strays(self._layer)
+        for channel in channels:
+            await self._call(give_up_stray(self._layer, channel))
+        for group in groups:
+            # A group that somebody enters meanwhile stays subscribed.
+            await self._call(self._layer.group_add(group, self.channel))
+            await self._call(self._layer.group_discard(group, self.channel))
 
     def _others(self, group: LocalGroup) -> list[Entry]:
         """Return the entries that commits do not write."""

@@ -263,8 +263,8 @@ class Shard:
             return None
         joining = membership.request
         if joining and not joining.sent and not membership.committed:
+            self._writer.drop(joining)
             self.forget(membership)
-            joining.drop()
             return None
         membership.state = LEAVING
         about = membership.group.name, membership.member, membership.told

@@ -6,13 +6,15 @@ import asyncio
 import logging
 import secrets
 from collections import deque
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Awaitable, Callable, Iterable, Sequence
 
+from .evictor import Evictor
 from .exceptions import ConnectionClosed, StoreUnavailable
 from .lease import Lease
 from .membership import ENDED, LocalGroup, Membership
-from .receiver import RETRY
+from .receiver import RETRY, find_strays
 from .relay import Relay, gather_all
 from .stores.base import (
     Answer,
@@ -125,6 +127,8 @@ class Writer:
         #: write back what was lost.
         self.answered_at = float("-inf")
         self.lease = Lease(shard, self)
+        self._evictor = Evictor(shard, self)
+        self._has_just_evicted = False
         self._shard = shard
         self._node = shard.node
         self._store = shard.node.store
@@ -143,6 +147,7 @@ class Writer:
         #: When each group was entered, in that order, and those to enter again.
         self._entered: dict[str, float] = {}
         self._stale: list[str] = []
+        self._has_strays = False
         #: What a renewal said of this incarnation: "lost" or "emptied".
         self._disowned = ""
         self._wake = asyncio.Event()
@@ -177,10 +182,22 @@ class Writer:
         self._queue.append(request)
         self._notify()
 
+    def drop(self, request: Request) -> None:
+        """Take an operation back that was not sent.
+
+        It does not wait in the queue for a store that is away, as thousands may.
+        """
+        request.drop()
+        with suppress(ValueError):  # It is in the batch, which goes without it.
+            self._queue.remove(request)
+
     def leave_layer(self, group: LocalGroup) -> None:
         """Take the node out of the layer's groups of a group without members."""
-        self._left[group.name] = group
-        self._notify()
+        if group.touched:
+            self._left[group.name] = group
+            self._notify()
+        else:
+            del self._groups[group.name]
 
     def disown(self, state: str) -> None:
         """Take a new identity ("lost"), or write everything back ("emptied")."""
@@ -189,7 +206,12 @@ class Writer:
             self._notify()
 
     def refresh(self) -> None:
-        """Enter the groups again that the layer will soon have forgotten."""
+        """Enter the groups again that the layer will soon have forgotten.
+
+        And leave those that it could not be told to leave.
+        """
+        if self._find_strays():
+            self._notify()
         expiry = getattr(self._node.layer, "group_expiry", None)
         if not expiry or self._stale:  # 0 is channels_postgres' for never.
             return
@@ -201,6 +223,17 @@ class Writer:
             self._stale.append(name)
         if self._stale:
             self._notify()
+
+    def begin_to_evict(self, dead: Sequence[str]) -> None:
+        """Evict dead nodes between commits."""
+        if dead:
+            self._evictor.begin(dead)
+            self._notify()
+
+    async def evict(self, dead: Sequence[str]) -> None:
+        """Evict dead nodes, and return when they are out."""
+        self.begin_to_evict(dead)
+        await self._evictor.wait()
 
     async def discard(self, entries: Iterable[Entry]) -> None:
         """Take a dead node's channels out of the layer's groups."""
@@ -254,12 +287,18 @@ class Writer:
             await self._write_back()
         elif self._batch:
             await self._commit()
+        elif self._evictor.unanswered:
+            await self._evictor.step()
         elif self._disowned:
             await self._be_reborn()
+        elif self._is_evicting():
+            await self._evictor.step()
         elif self._left:
             await self._leave_layer()
         elif self._stale:
             await self._refresh()
+        elif self._has_strays:
+            await self._give_up_strays()
         elif self._queue:
             self._gather()
         else:
@@ -269,8 +308,13 @@ class Writer:
 
     def _has_work(self) -> bool:
         """Return whether a step would do more than to wait."""
-        work = self._queue or self._batch or self._left or self._stale
-        return bool(work or self._disowned or self._closing)
+        return any(
+            (
+                *(self._queue, self._batch, self._left, self._stale),
+                *(self._has_strays, self._evictor.has_work),
+                *(self._disowned, self._closing),
+            )
+        )
 
     def _notify(self) -> None:
         """Wake the task, now or when who writes in its place is through."""
@@ -278,12 +322,25 @@ class Writer:
             self._idle = False
             self._wake.set()
 
+    def _is_evicting(self) -> bool:
+        """Return whether to evict now, which takes turns with commits."""
+        self._has_just_evicted = self._evictor.has_work and not (
+            self._has_just_evicted and self._queue
+        )
+        return self._has_just_evicted
+
     def _is_finished(self) -> bool:
         return self._closing and not (
-            self._queue or self._batch or self._left or self._shard.memberships()
+            self._evictor.unanswered
+            or self._queue
+            or self._batch
+            or self._left
+            or self._shard.memberships()
+            or self._find_strays()
         )
 
     async def _end(self) -> None:
+        self._evictor.stop()
         await self.lease.stop()
         await self._relay.stop()
         await self.abandon()
@@ -382,7 +439,7 @@ class Writer:
         audited = LocalGroup("")
         while self._auditing and not audited.name:
             audited = self._groups.get(self._auditing.popleft(), audited)
-        groups = {audited.name: (audited.size, audited.has_users)}
+        groups = {audited.name: (audited.size, audited.user)}
         connections = len(self._node.connections)
         return Holdings(self._acknowledged, self._size, groups, connections)
 
@@ -402,6 +459,8 @@ class Writer:
     async def _enter_layer(self, names: Iterable[str]) -> None:
         groups = [self._groups[name] for name in names if name in self._groups]
         groups = [one for one in groups if not one.entered and one.members]
+        for group in groups:
+            group.touched = True
         await gather_all(self._enter(group) for group in groups)
 
     async def _enter(self, group: LocalGroup) -> None:
@@ -409,10 +468,12 @@ class Writer:
         self._entered[group.name] = self.answered_at = self._loop.time()
 
     async def _leave_layer(self) -> None:
+        """Leave the groups without members; others may become so meanwhile."""
         left = [group for group in self._left.values() if not group.members]
+        self._left = {group.name: group for group in left}
         await gather_all(self._relay.exit(group) for group in left)
-        self._left.clear()
         for group in left:
+            del self._left[group.name]
             self._entered.pop(group.name, None)
             if not group.members:
                 self._groups.pop(group.name, None)
@@ -424,6 +485,15 @@ class Writer:
         for name in stale:
             if self._entered.pop(name, None) is not None:
                 self._entered[name] = self._loop.time()
+
+    def _find_strays(self) -> bool:
+        """Look for what the layer could not be told to leave, as the store was away."""
+        self._has_strays = any(find_strays(self._node.layer))
+        return self._has_strays
+
+    async def _give_up_strays(self) -> None:
+        self._has_strays = False
+        await self._relay.give_up_strays()
 
     def _entries(self, operations: Iterable[Operation]) -> dict[str, list[Entry]]:
         names = {operation.group for operation in operations}
@@ -453,8 +523,11 @@ class Writer:
 
         They told of every leave, also of those that were under way here.
         """
+        if self._evictor.unanswered:  # In the old identity's name.
+            await self._evictor.step()
         what = "This process lost its lease; its connections join again."
         logger.warning(what, extra=self.lease.about)
+        self._evictor.stop()
         await self.lease.stop()
         await self._relay.abandon(self._groups.values())
         await self._relay.stop()

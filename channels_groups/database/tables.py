@@ -357,13 +357,13 @@ class Tables:
         found = dict(members.values_list("part__group__key").annotate(Count("id")))
         nothing = {"count": 0, "user_count": 0}
         for key, name in names.items():
-            expected, with_users = holdings.groups[name]
+            expected, user = holdings.groups[name]
             group = counts.get(key, nothing)
             if not expected == mine.get(key, 0) == found.get(key, 0):
                 return True
             if group["count"] != totals.get(key, 0):
                 return True
-            if with_users and not group["user_count"]:
+            if user is not None and not group["user_count"]:
                 return True
         return False
 

@@ -162,13 +162,13 @@ class Holdings(NamedTuple):
     """What a node is sure that the store has of it.
 
     sequence: of the last commit that was answered; size: the node's memberships;
-    groups: for some of its groups, how many members are here, and if any has a user.
+    groups: for some of its groups, how many members are here, and a user of theirs.
     ``connections`` of the node are only to be shown: nothing is compared with them.
     """
 
     sequence: int = 0
     size: int = 0
-    groups: Mapping[str, tuple[int, bool]] = {}
+    groups: Mapping[str, tuple[int, str | None]] = {}
     connections: int = 0
 
 

@@ -56,7 +56,7 @@ TIMEOUT = 1.5
 #: Reads under way at once in one event loop; a pool of redis-py 8 has 100 connections.
 READS = 32
 #: A renewal is missed when it is overdue by so much of itself.
-PATIENCE = 1.3
+PATIENCE = 1.6
 
 OUTCOMES = (
     *("unchanged", "joined", "created", "left", "destroyed", "full", "updated"),
@@ -131,7 +131,8 @@ class RedisStore(BaseStore):
         patience = renewal * PATIENCE
         args = [node.id, epoch, lease, patience, uuid.uuid4().hex, self._rebuild]
         audit = {
-            group: [n, int(users)] for group, (n, users) in holdings.groups.items()
+            group: [n, False if user is None else self.records.seal_user(user)]
+            for group, (n, user) in holdings.groups.items()
         }
         args += [holdings.sequence, holdings.size, _pack(audit), holdings.connections]
         answer = await self._run(shard, RENEW, keys, args)
@@ -371,22 +372,25 @@ class RedisStore(BaseStore):
         answer: tuple[int, Any] = await self._ask(page)
         return answer
 
-    async def _ask(self, call: Awaitable[Any]) -> Any:
-        """Await a client's answer, with not too many at once."""
-        async with self._reading():
-            return await self._in_time(call)
-
     async def _read(
         self, shard: int, script: Script, keys: list[str], args: list[Any]
     ) -> Any:
-        async with self._reading():
-            return await self._run(shard, script, keys, args)
+        return await self._ask(script(self.client(shard), keys, [self.prefix, *args]))
 
-    def _reading(self) -> asyncio.Semaphore:
+    async def _ask(self, call: Awaitable[Any]) -> Any:
+        """Await an answer in time, with not too many questions at once."""
+        return await self._in_time(self._in_turn(call))
+
+    async def _in_turn(self, call: Awaitable[Any]) -> Any:
         loop = asyncio.get_running_loop()
         if loop not in self._reads:
             self._reads[loop] = asyncio.Semaphore(READS)
-        return self._reads[loop]
+        try:
+            async with self._reads[loop]:
+                return await call
+        finally:
+            if asyncio.iscoroutine(call):
+                call.close()  # Its turn may not have come.
 
     async def _run(
         self, shard: int, script: Script, keys: list[str], args: list[Any]

@@ -37,7 +37,7 @@ class RoomConsumer(AsyncGroupConsumerMixin, AsyncJsonWebsocketConsumer):
         try:
             await self.set_group(self.scope["url_route"]["kwargs"]["room"])
             welcome = await self.welcome()
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, ConnectionClosed) as error:
             raise DenyConnection from error
         except StoreUnavailable:
             await self.accept()

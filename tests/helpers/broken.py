@@ -3,7 +3,7 @@
 import asyncio
 
 from channels_groups import signals
-from channels_groups.lease import Lease
+from channels_groups.evictor import Evictor
 from channels_groups.membership import LocalGroup
 from channels_groups.node import Node
 from channels_groups.shard import Shard
@@ -29,7 +29,7 @@ def lost_twice():
 
 def never_evicted():
     """Leave the members of a dead process where they are."""
-    Lease._evict = lambda self, overdue: None
+    Evictor.begin = lambda self, dead: None
 
 
 def not_left():

@@ -1105,7 +1105,7 @@ async def test_who_lingers_is_written_back_to_an_emptied_store(lab):
     answer = await two.join("room", member("newa", "user a"), resume="")
     assert answer.former.id == "a"
     assert (await two.join("room", member("x", "user b"), resume="")).former is None
-    rooms = {"room": (4, True)}
+    rooms = {"room": (4, "user a")}
     await two.renew(holdings=Holdings(two.sequence, 4, rooms))
 
 
@@ -1250,17 +1250,17 @@ async def test_members_are_written_back_whose_index_was_lost(lab):
     for node, room, who in held:
         await node.join(room, who, told=True)
     lab.lose_index(one)
-    in_room = {"room": (1, True)}
-    assert (await one.renew(holdings=Holdings(2, 2, in_room))).state == "emptied"
-    assert (await two.renew(holdings=Holdings(1, 1, in_room))).state == "emptied"
+    with_ann, with_bob = {"room": (1, "user-a")}, {"room": (1, "user-b")}
+    assert (await one.renew(holdings=Holdings(2, 2, with_ann))).state == "emptied"
+    assert (await two.renew(holdings=Holdings(1, 1, with_bob))).state == "emptied"
     for node in (one, two):
         await aeventually(node.register, ignoring=(StoreRebuilding,))
     for node, room, who in held:
         await node.commit(Join(room, who, None, True), restore=True)
     await lab.rebuilt()
-    rooms = {"room": (1, True), "alone": (1, True)}
+    rooms = {"room": (1, "user-a"), "alone": (1, "user-a")}
     assert (await one.renew(holdings=Holdings(4, 2, rooms))).state == "alive"
-    assert (await two.renew(holdings=Holdings(2, 1, in_room))).state == "alive"
+    assert (await two.renew(holdings=Holdings(2, 1, with_bob))).state == "alive"
     assert facts(await two.join("alone", ANN)) == ("joined", 2, 1)
     assert facts(await one.leave("alone", ANN, told=True)) == ("left", 1, 1)
 

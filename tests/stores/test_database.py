@@ -88,7 +88,7 @@ async def test_harm_is_found_and_mended(lab, harm):
     assert (await verify_all(lab.store))[0] == []
     if values is None:
         # What only the processes know is given back after their next renewals.
-        held = Holdings(1, 2, {"room": (1, True), "a:b": (1, True)})
+        held = Holdings(1, 2, {"room": (1, ANN.user_id), "a:b": (1, ANN.user_id)})
         assert (await one.renew(holdings=held)).state == "emptied"
         for node in one, two:
             node.held.clear()

@@ -126,7 +126,7 @@ async def test_harm_is_found_and_mended(lab, full, harm):
     if harm == "no members":
         # What only the process itself knows is given back by its next renewal.
         state = (
-            await full[1].renew(holdings=Holdings(1, 2, {"room": (1, True)}))
+            await full[1].renew(holdings=Holdings(1, 2, {"room": (1, CAT.user_id)}))
         ).state
         assert state == "emptied"
         await write_back(lab, full)

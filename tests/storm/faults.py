@@ -82,9 +82,14 @@ async def flits(world: World, round: Round) -> None:
 
 @fault("deaf")
 async def deaf(world: World, round: Round) -> None:
-    """Some never read while others talk; a process may close them, no more."""
-    node, room = chosen(world, round), "too loud"
-    speaker, *listeners = some(world.slots, round.choice, 4)
+    """Some never read while others talk; a process may close them, no more.
+
+    Not behind the proxy, through which a flood takes longer than anybody's patience.
+    """
+    nodes = [node for node in world.cluster.nodes if node is not world.cut_off]
+    node, room = nodes[round.node % len(nodes)], "too loud"
+    near = [slot for slot in world.slots if slot.node is not world.cut_off]
+    speaker, *listeners = some(near, round.choice, 4)
     for slot in (speaker, *listeners):
         await slot.take(Step(0, "move", slot.number, room, 0))
     clients = [

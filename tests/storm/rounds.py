@@ -21,6 +21,8 @@ NOBODY_IS_LOST = {
     *("store rewound", "freeze and store emptied"),
     *("store clients killed", "cut", "cut off shortly"),
 }
+#: Kinds after which channels_redis core hands out again what waited in its lists.
+TIME_GOES_BACK = {"store restarted", "store rewound"}
 #: Kinds in which no message may be lost.
 HARMLESS = {"calm", "exceptions", "flits"}
 
@@ -98,14 +100,16 @@ async def signalled(world: World, since: float, patience: float) -> float | None
 
     async def missing() -> list[str]:
         world.ledger.read()
-        world.unknowable.leaves |= world.ledger.joined_by(world.unknowable.forgotten)
+        excused = world.unknowable.leaves
+        excused |= world.ledger.joined_by(world.unknowable.forgotten)
+        excused |= world.strangers()
         logged = defaultdict(set, world.ledger.members())
         truth = defaultdict(set, world.members())
         return [
-            f"{room!r}: logged {sorted(logged[room] - truth[room])} too many,"
-            f" {sorted(truth[room] - logged[room])} too few"
+            f"{room!r}: logged {sorted(logged[room] - truth[room] - excused)}"
+            f" too many, {sorted(truth[room] - logged[room])} too few"
             for room in {*logged, *truth}
-            if logged[room] - world.unknowable.leaves != truth[room]
+            if logged[room] - excused != truth[room]
         ]
 
     return await none(world, missing, since, patience)
@@ -140,7 +144,7 @@ def judge(world: World, round: Round, result: Result) -> None:
     world.ledger.violations.clear()
     if world.ledger.lost and round.kind in NOBODY_IS_LOST:
         world.violations.append(f"{world.ledger.lost} members were taken for lost")
-    world.check_hearing(round.kind in HARMLESS)
+    world.check_hearing(round.kind in HARMLESS, round.kind not in TIME_GOES_BACK)
     world.violations += world.complaints()
     result.violations = world.violations
     result.excused = dict(world.unknowable.used)

@@ -190,6 +190,14 @@ class World:
         """Return the ids that a process ever gave to its clients."""
         return {id for slot in self.slots if slot.node is node for id in slot.names}
 
+    def strangers(self) -> set[str]:
+        """Return the ids in killed processes of clients that were gone too soon.
+
+        Nobody knows of a leave of theirs that died with the process.
+        """
+        known = {id for slot in self.slots for id in slot.names}
+        return self.ledger.joined_by(self.unknowable.pids) - known
+
     async def differences(self) -> list[str]:
         """Return where the serving processes' answers are not the truth."""
         nodes = list(self.serving)
@@ -227,11 +235,11 @@ class World:
             if heard != wanted:
                 yield f"{visitor!r} on {slot.node.name} heard {heard}, not {wanted}"
 
-    def check_hearing(self, harmless: bool) -> None:
-        """Look at all that was heard: no order broken, and nothing lost if harmless."""
+    def check_hearing(self, harmless: bool, ordered: bool) -> None:
+        """Look at all that was heard: nothing lost if harmless, the order kept."""
         for slot in self.slots:
             visitor = slot.visitor
-            if visitor is not None:
+            if visitor is not None and ordered:
                 self.violations += out_of_order(visitor)
         for text, members in self._expected if harmless else ():
             for visitor, operations in members:

@@ -5,7 +5,8 @@
 --       renewal after which a node with no connection may be evicted,
 --       a name for a new epoch, milliseconds that rebuilding takes,
 --       the last sequence number that was answered, the node's memberships,
---       some of its groups (msgpack of group -> {its members there, 1 with users}),
+--       some of its groups (msgpack of group -> {its members there, a user
+--       of theirs or false}),
 --       the node's connections
 -- Returns {state, epoch, 1 if the node's subscription is there, {channel, ...} of those
 --   who want to hear of every event, node, node, ...}; '~'
@@ -17,10 +18,10 @@ local node, known, lease, patience, new, rebuild, sequence, size, audit, connect
   unpack(ARGV, 2)
 lease, patience = tonumber(lease), tonumber(patience)
 
-local function is_group_damaged(group, expected, with_users)
+local function is_group_damaged(group, expected, user)
   if call('HLEN', members_key(group, node)) ~= expected then return true end
   if call('HEXISTS', node_groups, group) ~= math.min(expected, 1) then return true end
-  if with_users == 1 and call('EXISTS', prefix .. 'users:' .. group) == 0 then
+  if user and call('HEXISTS', prefix .. 'users:' .. group, user) == 0 then
     return true
   end
   local count, here = 0, false

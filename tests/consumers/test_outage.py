@@ -1,0 +1,168 @@
+"""What a user's code sees while the store is away, and what is left when it is back."""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from contextlib import contextmanager
+
+import pytest
+
+from channels_groups.exceptions import StoreUnavailable
+from channels_groups.manager import get_group, get_group_manager
+from channels_groups.node import find_nodes
+
+from ..helpers.eventually import aeventually
+from ..helpers.proxy import TcpProxy
+from .chats import AsyncChat, Client, cases
+
+on_both_layers = cases("core-async", "pubsub-async")
+#: Seconds within which StoreUnavailable is promised, and what a busy machine adds.
+PROMISED, NOISE = 2, 4
+#: Connects a second, and for how many.
+RATE, OUTAGE = 60, 8
+
+
+@pytest.fixture
+def wire(server):
+    """What is between this process and the server."""
+    with TcpProxy(server.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def address(wire):
+    return wire.url
+
+
+@contextmanager
+def away(wire, how):
+    """Keep the server out of reach: it is silent, or its port is closed."""
+    if how == "refused":
+        wire.refuse()
+        wire.cut()
+    else:
+        wire.drop()
+    try:
+        yield
+    finally:
+        wire.heal()
+
+
+async def refused(call):
+    """Return the seconds after which a call raised StoreUnavailable."""
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable):
+        await call
+    return time.monotonic() - began
+
+
+async def everything(iterator):
+    return [one async for one in iterator]
+
+
+def reads():
+    """Return a call of everything that asks the store."""
+    group, manager = get_group("room"), get_group_manager()
+    return [
+        *(group.acount(), group.auser_count(), group.ausers(), group.aexists()),
+        *(group.aget("nobody"), everything(group), everything(manager.agroups())),
+        *(manager.agroup_count(), manager.amembership_count()),
+    ]
+
+
+@pytest.mark.parametrize("how", ["silent", "refused"])
+@on_both_layers
+async def test_what_is_asked_of_the_store_fails_in_time(connect, wire, caplog, how):
+    """Reads and joins say so, connections stay, leaves are made up for."""
+    stays, moves, goes = [await connect(AsyncChat, "room") for _ in range(3)]
+    caplog.set_level(logging.INFO, "channels_groups")
+    with away(wire, how):
+        calls = [*reads(), *(get_group("room").acount() for _ in range(150))]
+        calls += [moves.set_group("other"), stays.join_group("beside")]
+        waited = await asyncio.gather(*map(refused, calls))
+        assert max(waited) < PROMISED + NOISE, [round(one, 1) for one in waited]
+        began = time.monotonic()
+        await stays.set_group(None)
+        assert time.monotonic() - began < PROMISED + NOISE
+        await goes.disconnect()
+        assert await stays.do(lambda consumer: consumer.group_name) is None
+        assert await moves.do(lambda consumer: consumer.group_name) == "room"
+    await aeventually(members, equals=[moves.id], ignoring=(StoreUnavailable,))
+    await aeventually(lambda: stays.set_group("room"), ignoring=(StoreUnavailable,))
+    assert sorted(await members()) == sorted([moves.id, stays.id])
+    # Pub/sub hears nothing for a second after its connection was lost.
+    await aeventually(lambda: hear(stays, moves))
+    assert not await get_group("beside").aexists()
+    await aeventually(lambda: len(lines(caplog)) == 2)
+    begins, ends = lines(caplog)
+    assert begins.startswith("ERROR Group membership is unavailable: ")
+    assert ends.startswith("WARNING Group membership is back after ")
+
+
+async def hear(*clients):
+    """Return whether all hear what is said now."""
+    await get_group("room").asend("all is well")
+    await asyncio.sleep(0.1)
+    return not any(client.output_queue.empty() for client in clients)
+
+
+async def members():
+    return [one.id for one in await everything(get_group("room"))]
+
+
+def lines(caplog):
+    """Return what was said about the outage."""
+    return [
+        f"{record.levelname} {record.getMessage()}"
+        for record in caplog.records
+        if record.name == "channels_groups"
+    ]
+
+
+@pytest.mark.parametrize("how", ["silent", "refused"])
+@cases("core-async")
+async def test_nothing_grows_in_an_outage_under_many_connects(connect, wire, how):
+    """Each connects to a room of its own and is turned away; nothing is left of it.
+
+    Not on pub/sub, where Channels itself waits for Redis before connect() is called.
+    """
+    asyncio.get_running_loop().set_debug(False)  # Too slow for so many.
+    await connect(AsyncChat, "room")
+    held = Counter()
+    with away(wire, how):
+        began = time.monotonic()
+        visits = []
+        while (passed := time.monotonic() - began) < OUTAGE:
+            while len(visits) < RATE * passed:
+                visits.append(asyncio.create_task(is_turned_away(len(visits))))
+            await asyncio.sleep(0.02)
+            held |= size()
+    assert max(held.values()) <= RATE * (PROMISED + NOISE)
+    turned_away = await asyncio.gather(*visits)
+    assert sum(turned_away) > RATE * (OUTAGE - PROMISED - NOISE)
+    await aeventually(size, equals=Counter(groups=1, connections=1))
+
+
+async def is_turned_away(number):
+    """Connect, and return whether connect() raised as the store was away."""
+    client = Client(AsyncChat, room=f"room {number}")
+    try:
+        assert (await client.connect(30))[0]
+    except StoreUnavailable:
+        return True
+    await client.disconnect()
+    return False
+
+
+def size():
+    """Return how much waits for the store."""
+    (node,) = find_nodes("default")
+    (shard,) = node._shards
+    writer = shard._writer
+    return Counter(
+        requests=len(writer._queue) + len(writer._batch),
+        groups=len(shard.groups),
+        left=len(writer._left),
+        connections=len(node.connections),
+    )
