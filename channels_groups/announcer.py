@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 from asgiref.sync import ThreadSensitiveContext
 from django.dispatch import Signal
@@ -51,7 +51,8 @@ class Announcement:
     sender: type
     group: ConnectionGroup
     signals: list[tuple[Signal, dict[str, Any]]]
-    finished: asyncio.Future[None]
+    #: Called after the last signal.
+    finish: Callable[[], None]
     #: The groups and connections that wait for this one.
     waiting: frozenset[object] = field(default_factory=frozenset)
 
@@ -65,10 +66,6 @@ class Announcement:
         for signal, arguments in self.signals:
             await signal.asend_robust(self.sender, group=self.group, **arguments)
         self.finish()
-
-    def finish(self) -> None:
-        if not self.finished.done():
-            self.finished.set_result(None)
 
 
 class Announcer:

@@ -254,6 +254,19 @@ class AsyncGroupConsumerMixin(_GroupConsumer):
         for connection in change.left:
             await self.group_leave(change.group, connection)
 
+    async def dispatch(self, message: Message) -> None:
+        """Call the handler of a message, as Channels does.
+
+        Channels takes a turn in a thread before each, to close old database
+        connections there. It is one thread for all consumers, and a change comes to
+        all members at once: for changes it is done once a second.
+        """
+        if message["type"] == "groups.change":
+            await self._node.close_old_connections()
+            await self.groups_change(message)
+        else:
+            await super().dispatch(message)  # type: ignore[misc]
+
     async def groups_change(self, message: Message) -> None:
         await self.group_changed(message["change"])
 
@@ -276,9 +289,9 @@ class AsyncGroupConsumerMixin(_GroupConsumer):
 
     async def _facts(self) -> tuple[Any, Any, bool]:
         user_id, info = self.get_group_user_id(), self.get_group_info()
-        if inspect.isawaitable(user_id):
+        if hasattr(user_id, "__await__"):
             user_id = await user_id
-        if inspect.isawaitable(info):
+        if hasattr(info, "__await__"):
             info = await info
         return user_id, info, self._has_hooks(AsyncGroupConsumerMixin)
 

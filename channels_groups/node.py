@@ -10,6 +10,8 @@ import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Callable, Coroutine, TypeVar
 
+from channels.db import aclose_old_connections
+
 from . import shutdown
 from .announcer import Announcer, check_not_announcing, check_not_awaited
 from .changes import Changes
@@ -28,6 +30,8 @@ T = TypeVar("T")
 
 #: Seconds that a consumer waits for its own leaves; they go on without it.
 ENDING = 5
+#: Seconds between two looks for old database connections before changes are told.
+CLEANING = 1
 
 _numbers = itertools.count()
 _nodes: dict[tuple[asyncio.AbstractEventLoop, str, str], Node] = {}
@@ -71,6 +75,8 @@ class Node:
         self._staying: asyncio.Task[None] | None = None
         self._is_told_to_stop = False
         self._stays = asyncio.Event()
+        #: When close_old_connections() last did it.
+        self._cleaned = float("-inf")
         self.store.attach()
         self._shards = [Shard(self, index) for index in range(self.store.shards)]
         self.hook = shutdown.add(self)
@@ -148,6 +154,13 @@ class Node:
         """End a connection and its memberships, whatever happens to the caller."""
         ending = self._spawn(self._disconnect(connection), f"end {connection.id}")
         await asyncio.wait([ending], timeout=ENDING)
+
+    async def close_old_connections(self) -> None:
+        """Close old database connections, as Channels does, but once a second."""
+        now = self.loop.time()
+        if now >= self._cleaned + CLEANING:
+            self._cleaned = now
+            await aclose_old_connections()
 
     def close_all(self, code: int | None, reason: str | None) -> None:
         """Close every connection."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 from . import signals
 from .announcer import Announcement, announcing, check_not_announcing
@@ -87,7 +87,7 @@ class Shard:
             return
         membership.member = membership.member._replace(info=info)
         waiting = membership.update
-        if waiting and not (waiting.sent or waiting.answered.done()):
+        if waiting and not (waiting.sent or waiting.answered):
             waiting.operation = replace(waiting.operation, member=membership.member)
             await self._wait(waiting, self.node.loop.time() + TIMEOUT)
             return
@@ -161,10 +161,9 @@ class Shard:
         group = manager.group(loss.group)
         connection = manager.connection(loss.member, group)
         leave = {"connection": connection, "reason": reason, **_counts(answer)}
-        finished = self.node.loop.create_future()
         fired = [(signals.group_leave, leave)]
         fired += _fired_of_user(loss.member.user_id, answer)
-        self._announce(group, fired, answer, finished)
+        self._announce(group, fired, answer)
         if answer.told:
             self.node.changes.add("left", loss.group, loss.member, answer)
 
@@ -225,13 +224,14 @@ class Shard:
         try:
             await self._writer.commit(request)
             await self._wait_for_answer(request, deadline)
-            await asyncio.shield(request.announced)
+            request.result()
+            await request.wait_announced()
         except BaseException:
             leave = self._begin_leave(membership, "left")
             if leave:
                 self._writer.submit(leave)
             raise
-        return request.answered.result()
+        return request.result()
 
     async def _wait_for_answer(self, request: Request, deadline: float) -> None:
         """Wait for the store; also longer, as long as it answers others before."""
@@ -242,7 +242,6 @@ class Shard:
                 raise StoreUnavailable(
                     f"{self.node.store} did not answer in time."
                 ) from self._writer.lease.error
-        request.answered.result()
 
     async def _make_room(self, membership: Membership, full: Answer) -> bool:
         """Evict expired processes if the group is full only with their members."""
@@ -280,7 +279,7 @@ class Shard:
     async def _wait(self, request: Request, deadline: float) -> bool:
         if not await request.wait(deadline - self.node.loop.time()):
             return False
-        await asyncio.shield(request.announced)
+        await request.wait_announced()
         return True
 
     # Telling
@@ -292,7 +291,7 @@ class Shard:
         join = {"connection": connection, **_counts(answer)}
         fired = [(signals.group_join, join)]
         fired += _fired_of_user(connection.user_id, answer)
-        self._announce(group, fired, answer, request.announced, request.waiting)
+        self._announce(group, fired, answer, request.finish, request.waiting)
         if answer.told:
             member = request.operation.member
             self.node.changes.add("joined", group.name, member, answer)
@@ -302,7 +301,7 @@ class Shard:
         group = membership.group
         update = {"connection": membership.show(member), **_counts(answer)}
         fired = [(signals.group_update, update)]
-        self._announce(group, fired, answer, request.announced, request.waiting)
+        self._announce(group, fired, answer, request.finish, request.waiting)
         if answer.told:
             self.node.changes.add("updated", group.name, member, answer)
 
@@ -312,7 +311,7 @@ class Shard:
         leave = {"connection": membership.public, "reason": request.reason}
         fired = [(signals.group_leave, {**leave, **_counts(answer)})]
         fired += _fired_of_user(membership.member.user_id, answer)
-        self._announce(group, fired, answer, request.announced, request.waiting)
+        self._announce(group, fired, answer, request.finish, request.waiting)
         if answer.told:
             self.node.changes.add("left", group.name, membership.member, answer)
         if membership.hooked and not connection.ended:
@@ -327,7 +326,7 @@ class Shard:
         group: ConnectionGroup,
         fired: list[Fired],
         answer: Answer,
-        finished: asyncio.Future[None],
+        finish: Callable[[], None] = lambda: None,
         waiting: frozenset[object] = frozenset(),
     ) -> None:
         """Fire the signals of one answer, created first, destroyed last."""
@@ -341,7 +340,7 @@ class Shard:
             for signal, told in (one for one in fired if one[0] in NAMES):
                 meter.fired(self.node.alias, NAMES[signal], told.get("reason"))
         sender = type(group.manager)
-        announcement = Announcement(sender, group, fired, finished, waiting)
+        announcement = Announcement(sender, group, fired, finish, waiting)
         self.node.announcer.announce(announcement)
 
 

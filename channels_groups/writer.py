@@ -51,59 +51,82 @@ class Request:
         reason: str = "",
         waiting: frozenset[object] = frozenset(),
     ) -> None:
-        loop = asyncio.get_running_loop()
         self.operation = operation
         self.membership = membership
         self.reason = reason
         #: The groups and connections that wait for this.
         self.waiting = waiting
-        self.answered: asyncio.Future[Answer] = loop.create_future()
-        self.announced: asyncio.Future[None] = loop.create_future()
-        self._waiter: asyncio.Future[None] | None = None
         #: It is in a commit that the store has or may have seen.
         self.sent = False
         #: Nobody wants it any more; only as long as it is not sent.
         self.dropped = False
         #: The store was asked whether it is in order, because of this.
         self.audited = False
+        self._answer: Answer | None = None
+        #: There is nothing to announce, or it has been.
+        self._announced = False
+        #: Made when somebody has to wait: many a request is answered before.
+        self._waiters: list[asyncio.Future[None]] = []
+
+    @property
+    def answered(self) -> bool:
+        """Whether the store has answered, or will not be asked."""
+        return self._answer is not None or self.dropped
+
+    def result(self) -> Answer:
+        """Return the store's answer. Raise ConnectionClosed if it was not asked."""
+        if self._answer is None:
+            raise ConnectionClosed
+        return self._answer
 
     def answer(self, answer: Answer) -> None:
-        if not self.answered.done():
-            self.answered.set_result(answer)
+        if self._answer is None:
+            self._answer = answer
             self._wake()
+
+    def drop(self) -> None:
+        """End it without the store."""
+        self.dropped = self._announced = True
+        self._wake()
+
+    def finish(self) -> None:
+        """Note that there is nothing to announce, or that it has been."""
+        self._announced = True
+        self._wake()
 
     async def wait(self, timeout: float) -> bool:
         """Wait for the answer; return whether it is here.
 
         asyncio.wait() would do, in twice the time and one turn of the loop more.
         """
-        if not self.answered.done():
-            loop = asyncio.get_running_loop()
-            self._waiter = loop.create_future()
-            timer = loop.call_later(timeout, self._wake)
+        if not self.answered:
+            waiter = self._wait()
+            timer = asyncio.get_running_loop().call_later(timeout, _wake, waiter)
             try:
-                await self._waiter
+                await waiter
             finally:
                 timer.cancel()
-        return self.answered.done()
+        return self.answered
+
+    async def wait_announced(self) -> None:
+        """Wait until the signals have been fired."""
+        while not self._announced:
+            await self._wait()
+
+    def _wait(self) -> asyncio.Future[None]:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        return waiter
 
     def _wake(self) -> None:
-        if self._waiter and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            _wake(waiter)
 
-    def drop(self) -> None:
-        """End it without the store."""
-        self.dropped = True
-        if not self.answered.done():
-            self.answered.set_exception(ConnectionClosed())
-            self.answered.exception()  # Retrieved: perhaps nobody waits.
-            self._wake()
-        self.finish()
 
-    def finish(self) -> None:
-        """There is nothing to announce, or it has been."""
-        if not self.announced.done():
-            self.announced.set_result(None)
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 class Writer:

@@ -14,7 +14,6 @@ PARTS = ("join", "broadcast", "storm", "scale", "connection", "detect")
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_quick_run_measures_something(part, tmp_path, redis_server):
-    pytest.importorskip("picows")
     result = tmp_path / "result.json"
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", part, "--quick", "--json", result],

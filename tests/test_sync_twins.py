@@ -93,7 +93,7 @@ def public(cls):
 
 def test_both_mixins_have_the_same_public_names():
     # What Channels has too, and what only an async HTTP consumer can be sent.
-    others = {"channel_layer_alias", "channel_receive", "groups_frame"}
+    others = {"channel_layer_alias", "channel_receive", "dispatch", "groups_frame"}
     for mixin in (AsyncGroupConsumerMixin, GroupConsumerMixin):
         assert public(mixin) - others == CONSUMER | HANDLERS
 

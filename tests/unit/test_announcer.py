@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from functools import partial
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -35,7 +36,10 @@ def announcement(signal, name="room", waiting=frozenset(), **arguments):
     group = ConnectionGroup(name, GroupManager())
     finished = asyncio.get_running_loop().create_future()
     fired = [(signal, arguments)]
-    return Announcement(GroupManager, group, fired, finished, waiting)
+    finish = partial(finished.set_result, None)
+    one = Announcement(GroupManager, group, fired, finish, waiting)
+    one.finished = finished
+    return one
 
 
 async def test_without_receivers_it_is_finished_at_once(announcer, signal):
