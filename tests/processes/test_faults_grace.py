@@ -1,0 +1,115 @@
+"""GRACE under faults: who is back in time has never been away."""
+
+from tests.helpers.client import connect
+from tests.helpers.eventually import aeventually
+
+from .laboratory import check, end, leaves, visitors
+
+GRACE = {"GROUP_GRACE": "6"}
+
+
+async def guests_of(node, *names):
+    """Connect one to a room of its own and one to a room of many for each name."""
+    rooms = [(name, room) for name in names for room in ("red", f"alone {name}")]
+    return [await connect(node, room, f"{name} {room}").open() for name, room in rooms]
+
+
+async def come_back(clients, node):
+    """Connect who has gone once more, elsewhere; each is the same member as before."""
+    back = [await connect(node, one.room, one.name).open() for one in clients]
+    assert [one.id for one in back] == [one.id for one in clients]
+    return back
+
+
+async def close(clients):
+    for client in clients:
+        await client.close()
+
+
+async def expired(cluster, clients):
+    """Wait until these have left, each once and as expired."""
+    ids = sorted(client.id for client in clients)
+
+    def who():
+        return sorted(event["id"] for event in leaves(cluster, "expired"))
+
+    await aeventually(who, equals=ids, timeout=30)
+
+
+async def test_reload_and_deploy(cluster, own_redis):
+    """Not one event for any who come back, to the same process or another."""
+    one, two, three = cluster.start("daphne", "uvicorn", "daphne", env=GRACE)
+    async with visitors([three], each=2) as stay:
+        guests = [*await guests_of(one, "ann"), *await guests_of(two, "bob")]
+        await check(cluster, [*stay, *guests])
+        before = len(cluster.events())
+        await close(guests)
+        guests = [
+            *await come_back(guests[:2], two),
+            *await come_back(guests[2:], one),
+        ]
+        await check(cluster, [*stay, *guests])
+        one.terminate()
+        guests[2:] = await come_back(guests[2:], three)
+        await check(cluster, [*stay, *guests])
+        two.terminate()
+        guests[:2] = await come_back(guests[:2], three)
+        await check(cluster, [*stay, *guests])
+        assert len(cluster.events()) == before
+        await close(guests)
+        await expired(cluster, guests)
+    await end(cluster, own_redis)
+
+
+async def test_killed_while_they_linger(cluster, own_redis):
+    """They outlive their process: who is not back in time leaves once."""
+    one, two = cluster.start("uvicorn", "daphne", env=GRACE)
+    async with visitors([two], each=2) as stay:
+        guests = await guests_of(one, "ann", "bob")
+        lost = await guests_of(one, "cat")
+        await check(cluster, [*stay, *guests, *lost])
+        await close(guests)
+        before = len(cluster.events())
+        one.kill()
+        back = await come_back(guests[:2], two)
+        await aeventually(lambda: len(leaves(cluster, "lost")) == len(lost))
+        assert len(cluster.events()) == before + 3  # One room was destroyed.
+        await expired(cluster, guests[2:])
+        await check(cluster, [*stay, *back])
+        await close(back)
+    await end(cluster, own_redis)
+
+
+async def test_store_emptied_while_they_linger(cluster, own_redis):
+    """They are written back, wherever they are resumed meanwhile."""
+    one, two = cluster.start("daphne", "uvicorn", env=GRACE)
+    async with visitors([one, two], each=2) as stay:
+        guests = await guests_of(one, "ann", "bob", "cat")
+        await check(cluster, [*stay, *guests])
+        before = len(cluster.events())
+        await close(guests)
+        back = await come_back(guests[:2], two)
+        own_redis.flush()
+        back += await come_back(guests[2:4], two)
+        assert len(cluster.events()) == before
+        await expired(cluster, guests[4:])
+        await check(cluster, [*stay, *back])
+        await close(back)
+    await end(cluster, own_redis)
+
+
+async def test_the_next_process_finds_who_lingers(cluster, own_redis):
+    """The last process is told to stop, and does not wait for them."""
+    (one,) = cluster.start("uvicorn", env=GRACE)
+    guests = await guests_of(one, "ann", "bob")
+    await check(cluster, guests)
+    before = len(cluster.events())
+    await close(guests[2:])
+    one.terminate()
+    (two,) = cluster.start("daphne", env=GRACE)
+    back = await come_back(guests[:2], two)
+    assert len(cluster.events()) == before
+    await expired(cluster, guests[2:])
+    await check(cluster, back)
+    await close(back)
+    await end(cluster, own_redis)
