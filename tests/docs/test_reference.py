@@ -7,7 +7,9 @@ from importlib import import_module
 
 import pytest
 from django.dispatch import Signal
+from prometheus_client import CollectorRegistry
 
+from channels_groups import metrics
 from channels_groups.conf import GroupSettings
 
 from .blocks import ROOT
@@ -17,6 +19,7 @@ PACKAGE = ROOT / "channels_groups"
 
 #: Modules that users import from, with names in them that are for the library.
 PUBLIC = {
+    "metrics": set(),
     "consumers": {"check_info", "check_user_id"},
     "groups": {"check_event", "close_message", "to_ids", "to_payload"},
     "users": set(),
@@ -69,6 +72,16 @@ def test_checks():
         re.M,
     )
     assert rows == sorted(given)
+
+
+def test_metrics():
+    registry = CollectorRegistry()
+    metrics._Counting(registry)
+    counted = {metric.name for metric in registry.collect()}
+    text = (REFERENCE / "metrics.md").read_text()
+    rows = re.findall(r"`(channels_groups_\w+)`", text)
+    documented = {name.removesuffix("_total") for name in rows}
+    assert documented == counted | set(metrics.GAUGES)
 
 
 @pytest.mark.parametrize(
