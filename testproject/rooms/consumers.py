@@ -7,7 +7,10 @@ from channels.exceptions import DenyConnection
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from django.conf import settings
 
-from channels_groups.consumers import AsyncGroupConsumerMixin
+from channels_groups.consumers import (
+    AsyncGroupConsumerMixin,
+    AsyncGroupStateConsumerMixin,
+)
 from channels_groups.exceptions import (
     ConnectionClosed,
     GroupFull,
@@ -125,6 +128,10 @@ class RoomConsumer(AsyncGroupConsumerMixin, AsyncJsonWebsocketConsumer):
             {"type": "who", "room": self.group_name, **await self.describe_room()}
         )
 
+    async def do_typing(self, typing):
+        """Let the others see that this one is typing, or not any more."""
+        await self.update_info({"typing": typing})
+
     # Helpers.
 
     async def send_json(self, content, close=False):
@@ -170,3 +177,29 @@ class RoomConsumer(AsyncGroupConsumerMixin, AsyncJsonWebsocketConsumer):
         """Return a message of this client to others."""
         name = self.get_group_user_id()
         return {"type": kind, "id": self.connection.id, "name": name, "text": text}
+
+
+class LiveRoomConsumer(AsyncGroupStateConsumerMixin, RoomConsumer):
+    """What the room page itself talks to: a client that keeps the state of its room.
+
+    It gets ``group.state`` and ``group.change`` in the place of join and leave.
+    """
+
+    async def group_changed(self, change):
+        """Say nothing: the client has it from the state."""
+
+    def get_group_member(self, connection):
+        """Return what everybody may see of everybody."""
+        info = connection.info
+        return {
+            "name": info.get("name", ""),
+            "process": info.get("process", ""),
+            "typing": info.get("typing", False),
+        }
+
+
+async def room_consumer(scope, receive, send):
+    """Serve the page, which asks for ``live=1``, or whoever else speaks to a room."""
+    query = parse_qs(scope["query_string"].decode(errors="replace"))
+    consumer = LiveRoomConsumer if query.get("live") == ["1"] else RoomConsumer
+    return await consumer()(scope, receive, send)

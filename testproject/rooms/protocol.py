@@ -11,7 +11,11 @@ FIELDS = {
     "move": {"room": (str, type(None))},
     "kick": {"id": (str,)},
     "who": {},
+    "typing": {"typing": (bool,)},
 }
+
+
+NAMES = {str: "a string", bool: "true or false", type(None): "null"}
 
 
 class Unusable(Exception):
@@ -57,7 +61,7 @@ def check(kind, field, content, classes):
         raise Unusable("invalid", f"{kind!r} needs the field {field!r}.")
     value = content[field]
     if not isinstance(value, classes):
-        names = " or ".join("null" if c is type(None) else "a string" for c in classes)
+        names = " or ".join(NAMES[one] for one in classes)
         raise Unusable("invalid", f"{field!r} must be {names}.")
     if field == "text" and not value.strip():
         raise Unusable("invalid", "The text is empty.")

@@ -5,7 +5,9 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.security.websocket import OriginValidator
 from django.urls import re_path
 
-from .consumers import RoomConsumer
+from channels_groups.routing import websocket_urlpatterns as counts
+
+from .consumers import room_consumer
 from .lobby import LobbyConsumer
 
 
@@ -26,7 +28,8 @@ class OwnPagesOnly(OriginValidator):
 
 # The path arrives decoded, so slashes and line ends may be part of the room.
 websocket_urlpatterns = [
+    *counts,
     re_path(r"\Aws/lobby/\Z", LobbyConsumer.as_asgi()),
-    re_path(r"\Aws/rooms/(?P<room>(?s:.+))/\Z", RoomConsumer.as_asgi()),
+    re_path(r"\Aws/rooms/(?P<room>(?s:.+))/\Z", room_consumer),
     re_path(r"", NoSuchPath.as_asgi()),
 ]

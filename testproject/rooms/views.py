@@ -2,6 +2,7 @@
 
 import functools
 
+from asgiref.sync import sync_to_async
 from django.core.exceptions import BadRequest
 from django.http import JsonResponse
 from django.shortcuts import render
@@ -11,6 +12,9 @@ from django.views.decorators.http import require_safe
 from channels_groups.exceptions import StoreUnavailable
 from channels_groups.manager import get_group_manager
 
+#: Rooms that are always worth a look, whether they are open or not.
+FAVOURITES = ("Lounge", "Kitchen", "Library")
+
 # The pages load nothing from elsewhere, and the browser holds them to it.
 POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; object-src 'none'"
 
@@ -18,17 +22,19 @@ POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; object-src 'n
 @require_safe
 async def lobby(request):
     """Show the live rooms and the way into one."""
-    return page(request, "rooms/lobby.html", {})
+    return await page(request, "rooms/lobby.html", {"favourites": FAVOURITES})
 
 
 @require_safe
 async def room(request, name):
     """Show one room; whether it may be entered, its socket will tell."""
-    return page(request, "rooms/room.html", {"name": name, "data": {"room": name}})
+    context = {"name": name, "data": {"room": name}}
+    return await page(request, "rooms/room.html", context)
 
 
+@sync_to_async
 def page(request, template, context):
-    """Render a page under the content security policy."""
+    """Render a page, whose counts are read then, under the content security policy."""
     response = render(request, template, context)
     response["Content-Security-Policy"] = POLICY
     return response

@@ -282,3 +282,31 @@ test("an attempt that hangs is given up, and one that waits is hurried by the ne
   socket.check();
   assert.equal(socket.status, "connecting");
 });
+
+test("a page that is left is disconnected, and connected when it is shown again", (t) => {
+  globalThis.window = new EventTarget();
+  globalThis.document = new EventTarget();
+  t.after(() => {
+    delete globalThis.window;
+    delete globalThis.document;
+  });
+  const socket = open();
+  window.dispatchEvent(new Event("pagehide"));
+  assert.deepEqual(last().closed, [1000, ""]);
+  document.dispatchEvent(new Event("visibilitychange"));
+  pass(60000);
+  assert.deepEqual([sockets.length, socket.status], [1, "waiting"]);
+  window.dispatchEvent(new Event("pageshow"));
+  assert.equal(sockets.length, 2);
+  last().drop();
+  assert.equal(socket.status, "waiting");
+  window.dispatchEvent(new Event("online"));
+  assert.equal(sockets.length, 3);
+  last().accept();
+  document.dispatchEvent(new Event("visibilitychange"));
+  assert.deepEqual(last().sent, [{ type: "group.ping" }]);
+  socket.close();
+  window.dispatchEvent(new Event("online"));
+  window.dispatchEvent(new Event("pagehide"));
+  assert.deepEqual([sockets.length, socket.status], [3, "closed"]);
+});

@@ -89,15 +89,19 @@ export class LiveSocket extends EventTarget {
     this._looked = 0;
     /** @private When the server was asked whether it is there; 0: it has answered. */
     this._asked = 0;
+    /** @private The page was left, and may be shown again. */
+    this._paused = false;
+    /**
+     * @private
+     * @param {Event} event
+     */
+    this._wake = ({ type }) => {
+      // After "pagehide" comes a "visibilitychange".
+      if (type === "pageshow") this._paused = false;
+      if (!this._paused) this.check();
+    };
     /** @private */
-    this._wake = (/** @type {Event} */ { type }) => {
-      if (type !== "visibilitychange" || !document.hidden) this.check();
-    };
-    /** @private A page in the back/forward cache would keep its place in its groups. */
-    this._rest = () => {
-      this._drop();
-      this._setStatus("waiting");
-    };
+    this._hide = () => this._pause();
     this.open();
   }
 
@@ -107,9 +111,10 @@ export class LiveSocket extends EventTarget {
     if (this._clock === undefined) {
       this._clock = setInterval(() => this._lookAtClock(), CLOCK);
       for (const [target, name] of wakers()) target.addEventListener(name, this._wake);
-      globalThis.window?.addEventListener("pagehide", this._rest);
+      globalThis.window?.addEventListener("pagehide", this._hide);
     }
     this._looked = Date.now();
+    this._paused = false;
     this._connect();
   }
 
@@ -240,6 +245,16 @@ export class LiveSocket extends EventTarget {
   }
 
   /**
+   * Leave with the page, which a browser may keep, with its sockets, to come back to.
+   * @private
+   */
+  _pause() {
+    this._paused = true;
+    this._drop();
+    this._setStatus("waiting", 1000, "The page is not shown.");
+  }
+
+  /**
    * @private
    * @param {number} code
    * @param {string} reason
@@ -248,7 +263,7 @@ export class LiveSocket extends EventTarget {
     clearInterval(this._clock);
     this._clock = undefined;
     for (const [target, name] of wakers()) target.removeEventListener(name, this._wake);
-    globalThis.window?.removeEventListener("pagehide", this._rest);
+    globalThis.window?.removeEventListener("pagehide", this._hide);
     if (this.status !== "closed") this._setStatus("closed", code, reason);
   }
 
@@ -258,6 +273,7 @@ export class LiveSocket extends EventTarget {
     const slept = now - this._looked > 3 * CLOCK;
     this._looked = now;
     const { heartbeat, patience } = this.options;
+    if (this._paused) return;
     if (slept) {
       this._asked = 0;
       this._heard = now;

@@ -12,6 +12,8 @@ from testproject import processes
 
 #: A client may send 1 MiB and more: the room answers it, the server need not.
 MAX_MESSAGE = str(4 * 1024 * 1024)
+#: Seconds in which a page is loaded again.
+GRACE = "3"
 APPLICATION = "testproject.asgi:application"
 
 
@@ -83,7 +85,8 @@ def start_store(running, directory, count):
     layer = settings.CHANNEL_LAYER
     if count > 1 and layer == "memory":
         layer = "core"
-    environment = {**os.environ, "CHANNEL_LAYER": layer}
+    # Who reloads the page is back before anybody notices.
+    environment = {"GROUP_GRACE": GRACE, **os.environ, "CHANNEL_LAYER": layer}
     if layer == "memory" or "REDIS_URL" in os.environ:
         return environment
     path = processes.find_store()

@@ -1,11 +1,11 @@
 // The lobby page: the live rooms, and the way into one.
 
+import { LiveSocket } from "../channels_groups/groups.js";
 import { rememberName, roomPath, roomProblem, suggestedName } from "./names.js";
 import { element, find, isolated, plural, showProblem } from "./page.js";
-import { LiveSocket, socketUrl } from "./socket.js";
 
 const WINDOWS = 12; // a floor's; whoever comes after them is in the number only
-const STATES = { connecting: "Connecting", open: "Live", waiting: "Connection lost, trying again", ended: "Not connected" };
+const STATES = { connecting: "Connecting", open: "Live", waiting: "Connection lost, trying again", closed: "Not connected" };
 
 const floors = new Map(); // room -> {item, windows, count}
 
@@ -80,13 +80,12 @@ function enter(event) {
 find("name").value = suggestedName();
 find("enter").addEventListener("submit", enter);
 
-new LiveSocket({
-  url: () => socketUrl("/ws/lobby/"),
-  onMessage: (message) => {
-    if (message.type === "rooms") showRooms(message.rooms);
-  },
-  onState: (state) => {
-    find("status").textContent = STATES[state];
-    find("status").dataset.state = state;
-  },
-}).open();
+// The lobby only speaks, and answers no heartbeat.
+const socket = new LiveSocket("/ws/lobby/", { heartbeat: 0 });
+socket.addEventListener("message", ({ detail }) => {
+  if (detail.type === "rooms") showRooms(detail.rooms);
+});
+socket.addEventListener("status", ({ detail: { status } }) => {
+  find("status").textContent = STATES[status];
+  find("status").dataset.state = status;
+});

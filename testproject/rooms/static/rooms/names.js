@@ -35,7 +35,7 @@ export function roomPath(room) {
 }
 
 export function roomSocketPath(room, name) {
-  return `/ws/rooms/${encodeURIComponent(room)}/?name=${encodeURIComponent(name)}`;
+  return `/ws/rooms/${encodeURIComponent(room)}/?live=1&name=${encodeURIComponent(name)}`;
 }
 
 export function roomApiPath(room) {

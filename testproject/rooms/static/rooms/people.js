@@ -30,8 +30,12 @@ export class People {
 
   add(member) {
     const former = this.items.get(member.id);
-    if (former?.member.process === member.process) return;
+    if (former?.member.process === member.process) {
+      former.item.classList.toggle("typing-now", Boolean(member.typing));
+      return;
+    }
     const item = this.make(member);
+    item.classList.toggle("typing-now", Boolean(member.typing));
     this.items.set(member.id, { member, item });
     if (former) former.item.replaceWith(item);
     else this.list.append(item);

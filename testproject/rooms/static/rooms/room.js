@@ -1,17 +1,18 @@
 // The room page: one connection, in one room at a time.
 
+import { GroupSocket } from "../channels_groups/groups.js";
 import { Composer } from "./composer.js";
 import { Gate } from "./gate.js";
 import { Log } from "./log.js";
 import { rememberedName, rememberName, roomApiPath, roomPath, roomProblem, roomSocketPath, suggestedName } from "./names.js";
 import { find, isolated, plural, showProblem } from "./page.js";
 import { People } from "./people.js";
-import { LiveSocket, socketUrl } from "./socket.js";
+import { Typing } from "./typing.js";
 
 const KICKED = 4000;
-const ASK_AFTER = 300; // milliseconds without a further join
+const TRY_AGAIN_LATER = 4013;
 const REFUSALS = { full: "That room is full.", rejected: "That room is closed." };
-const STATES = { connecting: "Connecting", waiting: "Connection lost, trying again", ended: "Not connected" };
+const STATES = { connecting: "Connecting", waiting: "Connection lost, trying again", closed: "Not connected" };
 
 class RoomPage {
   constructor(room) {
@@ -21,36 +22,71 @@ class RoomPage {
     this.id = null;
     this.welcomed = false;
     this.early = []; // came before the welcome that they belong to
+    this.socket = null;
     this.moving = false;
     this.gate = new Gate();
     this.log = new Log();
     this.composer = new Composer({ onSend: (text, target) => this.say(text, target) });
+    this.typing = new Typing({ tell: (typing) => this.send({ type: "typing", typing }) });
     this.people = new People({
       onWhisper: (member) => this.whisperTo(member),
-      onKick: (member) => this.socket.send({ type: "kick", id: member.id }),
-    });
-    this.socket = new LiveSocket({
-      url: () => socketUrl(roomSocketPath(this.last, this.name)),
-      onMessage: (message) => this.receive(message),
-      onState: (state, details) => this.showState(state, details),
-      refused: () => this.wasRefused(),
+      onKick: (member) => this.send({ type: "kick", id: member.id }),
     });
     this.listen();
   }
 
   start() {
-    if (this.name) this.socket.open();
+    if (this.name) this.connect();
     else this.askName();
   }
 
   askName() {
-    this.setStatus("ended", STATES.ended);
+    this.setStatus("closed", STATES.closed);
     this.gate.askName(this.last, suggestedName(), (name) => {
       this.name = name;
       rememberName(name);
       this.gate.hide();
-      this.socket.open();
+      this.connect();
     });
+  }
+
+  connect() {
+    this.impossible = false;
+    this.showStatus({ status: "connecting" });
+    if (this.socket) {
+      this.socket.open();
+      return;
+    }
+    const socket = new GroupSocket(() => roomSocketPath(this.last, this.name), {
+      reconnect: (event) => this.comesBack(event),
+    });
+    this.socket = socket;
+    const on = (name, listener) => socket.addEventListener(name, ({ detail }) => listener.call(this, detail));
+    on("status", this.showStatus);
+    on("message", this.receive);
+    on("state", this.showGroup);
+    on("join", this.join);
+    on("leave", this.leave);
+    on("update", this.update);
+  }
+
+  send(message) {
+    return this.welcomed && this.socket.send(message);
+  }
+
+  // Whether to connect again, after what ended the connection.
+  comesBack({ code }) {
+    if (this.opened) return code !== 1000 && (code < 3000 || code === TRY_AGAIN_LATER);
+    this.askWhy();
+    return true;
+  }
+
+  // A handshake failed: the server may have meant it.
+  async askWhy() {
+    if ((await this.wasRefused()) && !this.opened && this.socket.status !== "closed") {
+      this.refused = true;
+      this.socket.close();
+    }
   }
 
   listen() {
@@ -63,16 +99,14 @@ class RoomPage {
     document.addEventListener("keydown", (event) => {
       if (event.key === "Escape") this.showPeople(false);
     });
-    document.addEventListener("visibilitychange", () => {
-      if (!document.hidden && this.welcomed) this.socket.send({ type: "who" });
-    });
   }
 
   // What the page asks for
 
   say(text, target) {
-    if (!target) return this.socket.send({ type: "say", text });
-    if (!this.socket.send({ type: "whisper", to: target.id, text })) return false;
+    this.typing.stop();
+    if (!target) return this.send({ type: "say", text });
+    if (!this.send({ type: "whisper", to: target.id, text })) return false;
     this.log.speech({ name: this.name, text, mine: true, kind: `whispered to ${target.name}` });
     return true;
   }
@@ -86,7 +120,7 @@ class RoomPage {
     const problem = room === null ? "" : roomProblem(room);
     showProblem(find("move-problem"), find("destination"), problem);
     if (problem) return;
-    if (this.socket.send({ type: "move", room })) this.moving = true;
+    if (this.send({ type: "move", room })) this.moving = true;
     else if (room !== null) this.enter(room);
   }
 
@@ -104,16 +138,21 @@ class RoomPage {
     if (message.type === "welcome") {
       this.welcome(message);
       this.early.splice(0).forEach((early) => this.receive(early));
+      // The state of the room may have come before, or comes soon.
+      const group = this.socket.groups.get(this.room);
+      if (group?.entered) this.showGroup({ group });
     } else if (!this.welcomed) {
       this.early.push(message);
     } else {
-      const { join, leave, said, whispered, who, error } = this;
-      ({ join, leave, said, whispered, who, error })[message.type]?.call(this, message);
+      const { said, whispered, error } = this;
+      ({ said, whispered, error })[message.type]?.call(this, message);
     }
   }
 
   welcome({ id, room, process, count, members }) {
     this.id = id;
+    this.opened = true;
+    this.typing.forget();
     this.moving = false;
     this.welcomed = true;
     this.room = room;
@@ -129,20 +168,41 @@ class RoomPage {
     else this.showIn();
   }
 
-  join(member) {
-    if (!this.people.has(member.id)) this.people.add({ process: "", ...member });
-    this.showCount(member.count);
-    this.log.notice("join", isolated(member.name), ` joined, ${here(member.count)}`);
-    // The notice does not say on which process; the list of who is here does.
-    clearTimeout(this.asking);
-    this.asking = setTimeout(() => this.socket.send({ type: "who" }), ASK_AFTER);
+  // What the state of the room says
+
+  isHere(group) {
+    return this.welcomed && group.name === this.room;
   }
 
-  leave({ id, name, count }) {
-    this.people.remove(id);
-    this.showCount(count);
-    this.log.notice("leave", isolated(name), ` left, ${here(count)}`);
-    if (this.composer.target?.id === id) this.composer.to(null);
+  showGroup({ group }) {
+    if (!this.isHere(group) || !group.entered) return;
+    const members = [...(group.members?.values() ?? [])];
+    this.showMembers(group.count, members);
+    this.typing.show(members, this.id);
+    const target = this.composer.target;
+    if (target && group.members && !group.members.has(target.id)) this.composer.to(null);
+  }
+
+  join({ group, member }) {
+    if (!this.isHere(group)) return;
+    this.people.add(member);
+    this.showCount(group.count);
+    if (member.id !== this.id) this.log.notice("join", isolated(member.name), ` joined, ${here(group.count)}`);
+  }
+
+  leave({ group, member }) {
+    if (!this.isHere(group)) return;
+    this.people.remove(member.id);
+    this.showCount(group.count);
+    this.log.notice("leave", isolated(member.name), ` left, ${here(group.count)}`);
+    this.typing.show([...group.members.values()], this.id);
+    if (this.composer.target?.id === member.id) this.composer.to(null);
+  }
+
+  update({ group, member }) {
+    if (!this.isHere(group)) return;
+    this.people.add(member);
+    this.typing.show([...group.members.values()], this.id);
   }
 
   said({ id, name, text }) {
@@ -151,10 +211,6 @@ class RoomPage {
 
   whispered({ name, text }) {
     this.log.speech({ name, text, kind: "whispers to you" });
-  }
-
-  who({ room, count, members }) {
-    if (room === this.room) this.showMembers(count, members);
   }
 
   error({ error, detail }) {
@@ -178,11 +234,13 @@ class RoomPage {
 
   // What is shown
 
-  showState(state, { code, reason, refused } = {}) {
+  showStatus({ status, code, reason }) {
     this.welcomed = false;
     this.early = [];
-    if (state !== "open") this.setStatus(state, STATES[state]);
-    if (state === "ended") this.showEnd(code, reason, refused);
+    if (status === "open") return; // until the welcome
+    this.setStatus(status, STATES[status]);
+    if (status === "connecting") this.opened = this.refused = false;
+    if (status === "closed") this.showEnd(code, reason, this.refused);
   }
 
   setStatus(state, text) {
