@@ -6,10 +6,13 @@ foreign key is enforced: rows are deleted in batches, by the store alone.
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
+
+from channels_groups.stores.base import LINGERING
 
 #: Characters of a digest, and of a name's beginning by which groups are listed.
 DIGEST = 32
@@ -60,7 +63,10 @@ class Book(models.Model):
 
 
 class Node(models.Model):
-    """A node with a lease, or the last answer to one that was evicted."""
+    """A node with a lease, or the last answer to one that was evicted.
+
+    One row of each layer is that of the members who linger, in no process.
+    """
 
     id = AsciiField(primary_key=True, max_length=64)
     layer = AsciiField(max_length=100, db_index=True)
@@ -110,6 +116,11 @@ class Group(models.Model):
         ]
 
 
+def lingering_id(layer: str) -> str:
+    """Return the id of the row of those who linger in a layer."""
+    return LINGERING + hashlib.sha256(layer.encode()).hexdigest()[:DIGEST]
+
+
 class Part(models.Model):
     """A node's members of a group, and its entries in the layer's groups."""
 
@@ -148,6 +159,9 @@ class Membership(models.Model):
     user: Text = models.TextField()
     record: Text = models.TextField()
     told: Truth = models.BooleanField()
+    #: Of one that lingers: the end of its grace, and the node that had it. Else 0.
+    until: Integer = models.BigIntegerField(default=0)
+    owner = AsciiField(max_length=64)
 
     class Meta:
         constraints = [
@@ -158,6 +172,7 @@ class Membership(models.Model):
         indexes = [
             models.Index(fields=["part", "user_key"], name="channels_groups_user"),
             models.Index(fields=["user_key"], name="channels_groups_of_user"),
+            models.Index(fields=["until"], name="channels_groups_until"),
         ]
 
 

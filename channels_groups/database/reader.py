@@ -10,6 +10,7 @@ from typing import Any, Iterable, Sequence
 from django.db.models import Min, Q, QuerySet, Sum
 
 from channels_groups.stores.base import (
+    LINGERING,
     PAGE,
     Member,
     NodeState,
@@ -17,7 +18,7 @@ from channels_groups.stores.base import (
     Summary,
 )
 
-from .models import STEM, Book, Group, Membership, Node, Part
+from .models import STEM, Book, Group, Membership, Node, Part, lingering_id
 from .texts import Records, digest, escape, unescape
 from .vendors import Clock
 
@@ -28,6 +29,7 @@ class Reader:
     def __init__(self, using: str, layer: str, records: Records) -> None:
         self._using = using
         self._layer = layer
+        self._lingering_id = lingering_id(layer)
         self._records = records
 
     def count(self, group: str) -> int:
@@ -80,11 +82,13 @@ class Reader:
         return found, page[-1].id if len(page) == PAGE else None
 
     def group_nodes(self, group: str) -> list[str]:
-        return list(self._parts(group).values_list("node", flat=True))
+        nodes = self._parts(group).values_list("node", flat=True)
+        return [LINGERING if one == self._lingering_id else one for one in nodes]
 
     def node_members(
         self, group: str, node: str, cursor: str, size: int
     ) -> tuple[list[Member], str]:
+        node = self._lingering_id if node == LINGERING else node
         rows = self._members(group).filter(part__node=node, connection__gt=cursor)
         page = list(rows.order_by("connection")[: size + 1])
         members = [self._member(row) for row in page[:size]]
@@ -122,6 +126,7 @@ class Reader:
 
     def channels(self) -> list[str]:
         nodes = self._nodes().filter(deadline__gt=Clock())
+        nodes = nodes.exclude(id=self._lingering_id)
         return list(nodes.values_list("channel", flat=True))
 
     def nodes(self) -> list[NodeState]:
@@ -131,6 +136,7 @@ class Reader:
                 (node.deadline - node.now) / 1_000_000,
             )
             for node in self._nodes().annotate(now=Clock())
+            if node.id != self._lingering_id
         ]
 
     # Below

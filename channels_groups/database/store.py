@@ -15,6 +15,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error, router
 
+from channels_groups.conf import get_settings
 from channels_groups.deadline import in_time
 from channels_groups.exceptions import StoreUnavailable
 from channels_groups.stores.base import (
@@ -72,6 +73,7 @@ class DatabaseStore(BaseStore):
         records = Records(config.get("symmetric_encryption_keys"))
         self.layer = layer
         self.using: str = router.db_for_write(Book)
+        self.lingers = get_settings(alias).grace > 0
         self.layer_confirms = _name(layer) in CONFIRMING
         self._vendor = get_vendor(self.using)
         self._tables = Tables(self.using, escape(alias), self._vendor, records)
@@ -79,8 +81,8 @@ class DatabaseStore(BaseStore):
         self._lock = threading.Lock()
         self._attached = 0
         self._threads: _Threads | None = None
-        self._reads: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]
-        self._reads = WeakKeyDictionary()
+        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]
+        self._turns = WeakKeyDictionary()
 
     def shard(self, group: str) -> int:
         return 0
@@ -217,18 +219,27 @@ class DatabaseStore(BaseStore):
 
     async def _lease(self, call: Callable[..., T], *args: Any) -> T:
         async with self._using_threads() as threads:
-            return await self._run(threads.lease, call, *args)
+            return await self._in_time(_do(threads.lease, call, *args))
 
     async def _write(self, call: Callable[..., T], *args: Any) -> T:
         async with self._using_threads() as threads:
-            return await self._run(threads.write, call, *args)
+            return await self._in_time(_do(threads.write, call, *args))
 
     async def _read(self, call: Callable[..., T], *args: Any) -> T:
         if self._threads is None:
             return await self._in_time(sync_to_async(call)(*args))
-        async with self._using_threads() as threads, self._reading():
-            worker = min(threads.read, key=lambda one: one.waiting)
-            return await self._run(worker, call, *args)
+        async with self._using_threads() as threads:
+            return await self._in_time(self._in_turn(threads.read, call, *args))
+
+    async def _in_turn(
+        self, workers: list[Worker], call: Callable[..., T], *args: Any
+    ) -> T:
+        loop = asyncio.get_running_loop()
+        if loop not in self._turns:
+            self._turns[loop] = asyncio.Semaphore(READERS)
+        async with self._turns[loop]:
+            worker = min(workers, key=lambda one: one.waiting)
+            return await _do(worker, call, *args)
 
     @asynccontextmanager
     async def _using_threads(self) -> AsyncIterator[_Threads]:
@@ -238,20 +249,6 @@ class DatabaseStore(BaseStore):
             yield self._threads
         finally:
             await self.detach()
-
-    def _reading(self) -> asyncio.Semaphore:
-        loop = asyncio.get_running_loop()
-        if loop not in self._reads:
-            self._reads[loop] = asyncio.Semaphore(READERS)
-        return self._reads[loop]
-
-    async def _run(self, worker: Worker, call: Callable[..., T], *args: Any) -> T:
-        job = worker.submit(partial(call, *args))
-        try:
-            return await self._in_time(asyncio.wrap_future(job))
-        finally:
-            if not job.done():
-                worker.give_up(job)
 
     async def _in_time(self, call: Awaitable[T]) -> T:
         """Await an answer of the database; the only place that maps its errors."""
@@ -279,6 +276,15 @@ class _Threads:
         workers = [self.lease, self.write, *self.read]
         ends = [asyncio.wrap_future(worker.stop()) for worker in workers]
         await asyncio.wait(ends, timeout=TIMEOUT)
+
+
+async def _do(worker: Worker, call: Callable[..., T], *args: Any) -> T:
+    job = worker.submit(partial(call, *args))
+    try:
+        return await asyncio.wrap_future(job)
+    finally:
+        if not job.done():
+            worker.give_up(job)
 
 
 def _name(layer: Any) -> str:

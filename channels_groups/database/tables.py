@@ -7,19 +7,22 @@ import uuid
 from contextlib import contextmanager
 from dataclasses import fields
 from operator import attrgetter
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any, Iterable, Iterator, Mapping, Sequence
 
 from django.db import connections, transaction
 from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Sum
 
 from channels_groups.stores.base import (
+    LINGERING,
     Answer,
     Entry,
     Eviction,
     Findings,
     Holdings,
     Incarnation,
+    Join,
     LeaseLost,
+    Leave,
     Loss,
     Operation,
     Renewal,
@@ -27,7 +30,7 @@ from channels_groups.stores.base import (
 )
 
 from .ledger import Ledger
-from .models import Book, Group, Membership, Node, Part, Watcher
+from .models import Book, Group, Membership, Node, Part, Watcher, lingering_id
 from .texts import Records, digest, unescape
 from .vendors import Clock, Vendor
 from .verification import Verification
@@ -37,7 +40,7 @@ REBUILD = 2.2
 #: Seconds for which an evicted node may ask what its last commit did.
 KEPT = 600
 #: A renewal is missed when it is overdue by so much of itself.
-PATIENCE = 1.3
+PATIENCE = 1.6
 #: Rows that are wiped at once.
 WIPED = 5000
 
@@ -54,6 +57,7 @@ class Tables:
     ) -> None:
         self._using = using
         self._layer = layer
+        self._lingering_id = lingering_id(layer)
         self._vendor = vendor
         self._records = records
         #: The connection that holds each node's name.
@@ -114,19 +118,20 @@ class Tables:
             if book is None or row is None:
                 raise LeaseLost
             if row.sequence == sequence:
-                return [Answer(*one) for one in json.loads(row.answers)]
+                return [self._unpack(*one) for one in json.loads(row.answers)]
             if not row.deadline or sequence < row.sequence:
                 raise LeaseLost
             if not restore and book.rebuilding > now:
                 raise StoreRebuilding
-            ledger = Ledger(self._using, book, now, row, self._records)
-            ledger.read(operations)
+            nobody = self._nobody() if any(map(_may_linger, operations)) else None
+            ledger = Ledger(self._using, book, now, row, self._records, nobody)
+            ledger.read(operations, restore)
             answers = [ledger.apply(one, entries) for one in operations]
             ledger.write()
             self._update_node(
                 row,
                 sequence=sequence,
-                answers=json.dumps([_pack(answer) for answer in answers]),
+                answers=json.dumps([self._pack(answer) for answer in answers]),
                 memberships=row.memberships,
             )
             self._update_book(book)
@@ -147,16 +152,19 @@ class Tables:
             if book is None or mine is None:
                 return Eviction([], [], True)
             if mine.evicting == sequence:
-                return self._unpack(mine.eviction)
-            # Locked, so that it does not renew its lease meanwhile.
-            gone = self._nodes().select_for_update().filter(id=dead).first()
-            patience = lease - renewal * PATIENCE
-            if gone is None or not self._is_overdue(gone, now, patience):
-                return Eviction([], [], True)
-            eviction = self._evict(book, now, gone, limit)
+                return self._unpack_eviction(mine.eviction)
+            if dead == LINGERING:
+                eviction = self._end_graces(book, now, limit)
+            else:
+                # Locked, so that it does not renew its lease meanwhile.
+                gone = self._nodes().select_for_update().filter(id=dead).first()
+                patience = lease - renewal * PATIENCE
+                if gone is None or not self._is_overdue(gone, now, patience):
+                    return Eviction([], [], True)
+                eviction = self._evict(book, now, gone, limit)
             self._update_node(mine, evicting=sequence, eviction=eviction)
             self._update_book(book)
-            return self._unpack(eviction)
+            return self._unpack_eviction(eviction)
 
     def release(self, node: Incarnation) -> None:
         """Do as BaseStore.release()."""
@@ -276,6 +284,17 @@ class Tables:
         self._holders[node.id] = connection.connection
         return False
 
+    def _nobody(self) -> Node:
+        """Return the row of those who linger, perhaps a new one."""
+        row = self._nodes().filter(id=self._lingering_id).first()
+        return row or Node(id=self._lingering_id, layer=self._layer, deadline=0)
+
+    def _due(self) -> QuerySet[Membership]:
+        """Return those whose grace has ended."""
+        members = Membership.objects.using(self._using)
+        members = members.filter(until__gt=0, until__lte=Clock())
+        return members.filter(part__node=self._lingering_id)
+
     def _watchers(self) -> list[str]:
         watchers = Watcher.objects.using(self._using).filter(layer=self._layer)
         found = watchers.filter(until__gt=Clock())
@@ -283,12 +302,14 @@ class Tables:
 
     def _overdue(self, node: Incarnation, patience: float) -> list[str]:
         """Return the other nodes that may be evicted."""
-        silent = self._nodes().exclude(id=node.id).annotate(now=Clock())
-        silent = silent.filter(deadline__lte=Clock() + _micro(patience))
-        found = list(silent)
-        if not found:
-            return []
-        return [one.id for one in found if self._is_overdue(one, one.now, patience)]
+        others = self._nodes().exclude(id__in=[node.id, self._lingering_id])
+        silent = others.filter(deadline__lte=Clock() + _micro(patience))
+        overdue = [
+            one.id
+            for one in silent.annotate(now=Clock())
+            if self._is_overdue(one, one.now, patience)
+        ]
+        return [*overdue, LINGERING] if self._due().exists() else overdue
 
     def _is_overdue(self, node: Node, now: int, patience: float) -> bool:
         """Return whether a lease has run out, or a node that was killed is silent."""
@@ -374,14 +395,7 @@ class Tables:
         ledger = Ledger(self._using, book, now, gone, self._records)
         members = ledger.read_some(limit)
         ledger.ignore_told()
-        losses, entries = [], []
-        for member in members:
-            group, part, answer = ledger.lose(member)
-            row = member.connection, member.user, member.record
-            losses.append([group.name, *row, _pack(answer)])
-            if not part.count:
-                entries += json.loads(part.entries)
-        ledger.write()
+        losses, entries = self._lose(ledger, members)
         parts = Part.objects.using(self._using)
         done = not parts.filter(node=gone.id).exists()
         self._update_node(
@@ -392,20 +406,68 @@ class Tables:
         )
         return json.dumps([losses, entries, done])
 
-    def _unpack(self, eviction: str) -> Eviction:
+    def _end_graces(self, book: Book, now: int, limit: int) -> str:
+        """Do as _evict() with those who lingered for too long."""
+        nobody = self._nobody()
+        ledger = Ledger(self._using, book, now, nobody, self._records)
+        losses, _ = self._lose(ledger, ledger.read_due(limit))
+        self._update_node(nobody, memberships=nobody.memberships)
+        self._nodes().filter(id=nobody.id, memberships__lte=0).delete()
+        return json.dumps([losses, [], not self._due().exists()])
+
+    def _lose(
+        self, ledger: Ledger, members: Iterable[Membership]
+    ) -> tuple[list[Any], list[Any]]:
+        """End memberships; return them, and the entries of the parts that end."""
+        losses, entries = [], []
+        for member in members:
+            group, part, answer = ledger.lose(member)
+            row = member.connection, member.user, member.record
+            losses.append([group.name, *row, self._pack(answer)])
+            if not part.count:
+                entries += json.loads(part.entries)
+        ledger.write()
+        return losses, entries
+
+    # Answers, as they are kept: sealed as the rows are
+
+    def _unpack_eviction(self, eviction: str) -> Eviction:
         losses, entries, done = json.loads(eviction)
         return Eviction(
             [
-                Loss(unescape(name), self._records.member(*member), Answer(*answer))
-                for name, *member, answer in losses
+                Loss(unescape(name), self._records.member(*row), self._unpack(*answer))
+                for name, *row, answer in losses
             ],
             [Entry(*entry) for entry in entries],
             done,
         )
 
+    def _pack(self, answer: Answer) -> list[Any]:
+        packed = list(_values(answer))
+        former = answer.former
+        if former is not None:
+            user = self._records.user(former.user_id)
+            packed[FORMER] = [former.id, user, self._records.record(former)]
+        return packed
 
-#: An answer as JSON has it; dataclasses.astuple() would copy it, much more slowly.
-_pack = attrgetter(*(field.name for field in fields(Answer)))
+    def _unpack(self, *packed: Any) -> Answer:
+        values = list(packed)
+        if values[FORMER] is not None:
+            values[FORMER] = self._records.member(*values[FORMER])
+        return Answer(*values)
+
+
+def _may_linger(operation: Operation) -> bool:
+    """Return whether it has to do with those who linger."""
+    if isinstance(operation, Join):
+        return operation.resume is not None
+    return isinstance(operation, Leave) and operation.grace > 0
+
+
+_FIELDS = [field.name for field in fields(Answer)]
+FORMER = _FIELDS.index("former")
+#: What dataclasses.astuple() returns, but without copying it, which takes long.
+_values = attrgetter(*_FIELDS)
 
 
 def _micro(seconds: float) -> int:

@@ -41,8 +41,8 @@ class Worker:
 
     @property
     def waiting(self) -> int:
-        """How many jobs have not begun."""
-        return self._jobs.qsize()
+        """How many jobs are not done."""
+        return self._jobs.qsize() + (self._current is not None)
 
     def submit(self, job: Job[T]) -> Future[T]:
         """Do a job as soon as those before are done."""
@@ -109,7 +109,7 @@ class Worker:
 
     def _try(self, connection: BaseDatabaseWrapper, job: Job[T]) -> T:
         if connection.connection is None:
-            connection.connect()
+            connection.ensure_connection()
             with self._lock:
                 self._socket = _duplicate_socket(connection)
             self._vendor.prepare(connection)

@@ -21,17 +21,13 @@ from channels_groups.stores.base import (
 
 from ..helpers import layers
 from ..helpers.eventually import aeventually
-from .conftest import CONNECTED_KINDS, DATABASE_KINDS, KINDS, KNOWN_KINDS, REDIS_KINDS
+from .conftest import CONNECTED_KINDS, KINDS, KNOWN_KINDS, REDIS_KINDS
 from .lab import LEASE, RedisLab, list_groups, list_members, member
 
 every_store = pytest.mark.parametrize("kind", KINDS, indirect=True)
 #: Those of which an answer, a connection or all data may be lost.
 server_stores = pytest.mark.parametrize("kind", KINDS[1:], indirect=True)
 connected_stores = pytest.mark.parametrize("kind", CONNECTED_KINDS, indirect=True)
-#: Those in which a membership may linger.
-lingering_stores = pytest.mark.parametrize(
-    "kind", [kind for kind in KINDS if kind not in DATABASE_KINDS], indirect=True
-)
 known_stores = pytest.mark.parametrize("kind", KNOWN_KINDS, indirect=True)
 redis_stores = pytest.mark.parametrize("kind", REDIS_KINDS, indirect=True)
 unsealed_core = pytest.mark.parametrize("kind", ["core", "core-redis7"], indirect=True)
@@ -959,7 +955,7 @@ async def pass_time(lab, seconds):
         lab.clock.now += seconds
 
 
-@lingering_stores
+@every_store
 async def test_who_lingers_counts_and_is_resumed_as_the_same_member(lab):
     one, two = await lab.node(), await lab.node()
     old = member("old", "Ann", {"n": 1}, joined_at=1_600_000_000.5)
@@ -992,7 +988,7 @@ async def test_who_lingers_counts_and_is_resumed_as_the_same_member(lab):
     assert (await two.join("room", new, resume="")).outcome == "joined"
 
 
-@lingering_stores
+@every_store
 async def test_which_membership_is_resumed(lab):
     """The one that is asked for, else the first; never one of another user."""
     one = await lab.node()
@@ -1011,7 +1007,7 @@ async def test_which_membership_is_resumed(lab):
     assert await lab.store.count("room") == 6
 
 
-@lingering_stores
+@every_store
 async def test_a_grace_ends_once_for_all_nodes(lab):
     one, two = await lab.node(), await lab.node()
     await one.join("room", BOB, told=True)
@@ -1039,7 +1035,7 @@ async def test_a_grace_ends_once_for_all_nodes(lab):
     await one.join("room", member("back", "u2"), resume="")
 
 
-@lingering_stores
+@every_store
 async def test_the_last_one_who_lingers_destroys_the_group(lab):
     one, two = await lab.node(), await lab.node()
     await one.join("room", ANN, told=True)
@@ -1053,7 +1049,7 @@ async def test_the_last_one_who_lingers_destroys_the_group(lab):
     assert (await two.join("room", ANN)).outcome == "created"
 
 
-@lingering_stores
+@every_store
 async def test_who_lingers_outlives_its_node_and_readings_leave_out_the_late(lab):
     one, two = await lab.node(), await lab.node()
     await one.join("room", ANN)
@@ -1075,7 +1071,7 @@ async def test_who_lingers_outlives_its_node_and_readings_leave_out_the_late(lab
     assert loss.member == ANN
 
 
-@redis_stores
+@server_stores
 async def test_who_lingers_is_written_back_to_an_emptied_store(lab):
     """By the node that had it, unless it was resumed elsewhere, in either order."""
     one, two = await lab.node(), await lab.node()

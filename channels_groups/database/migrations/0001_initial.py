@@ -135,6 +135,8 @@ class Migration(migrations.Migration):
                 ("user", models.TextField()),
                 ("record", models.TextField()),
                 ("told", models.BooleanField()),
+                ("until", models.BigIntegerField(default=0)),
+                ("owner", channels_groups.database.models.AsciiField(max_length=64)),
                 (
                     "part",
                     models.ForeignKey(
@@ -177,6 +179,10 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="membership",
             index=models.Index(fields=["user_key"], name="channels_groups_of_user"),
+        ),
+        migrations.AddIndex(
+            model_name="membership",
+            index=models.Index(fields=["until"], name="channels_groups_until"),
         ),
         migrations.AddConstraint(
             model_name="membership",
