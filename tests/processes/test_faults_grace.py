@@ -21,9 +21,13 @@ async def come_back(clients, node):
     return back
 
 
-async def close(clients):
+async def close(clients, redis):
+    """Close some, and wait until all of them linger."""
     for client in clients:
         await client.close()
+    with redis.client() as client:
+        due = "demo:groups:due"
+        await aeventually(lambda: client.zcard(due), equals=len(clients), timeout=30)
 
 
 async def expired(cluster, clients):
@@ -43,7 +47,7 @@ async def test_reload_and_deploy(cluster, own_redis):
         guests = [*await guests_of(one, "ann"), *await guests_of(two, "bob")]
         await check(cluster, [*stay, *guests])
         before = len(cluster.events())
-        await close(guests)
+        await close(guests, own_redis)
         guests = [
             *await come_back(guests[:2], two),
             *await come_back(guests[2:], one),
@@ -56,7 +60,7 @@ async def test_reload_and_deploy(cluster, own_redis):
         guests[:2] = await come_back(guests[:2], three)
         await check(cluster, [*stay, *guests])
         assert len(cluster.events()) == before
-        await close(guests)
+        await close(guests, own_redis)
         await expired(cluster, guests)
     await end(cluster, own_redis)
 
@@ -68,15 +72,16 @@ async def test_killed_while_they_linger(cluster, own_redis):
         guests = await guests_of(one, "ann", "bob")
         lost = await guests_of(one, "cat")
         await check(cluster, [*stay, *guests, *lost])
-        await close(guests)
+        await close(guests, own_redis)
         before = len(cluster.events())
         one.kill()
         back = await come_back(guests[:2], two)
-        await aeventually(lambda: len(leaves(cluster, "lost")) == len(lost))
-        assert len(cluster.events()) == before + 3  # One room was destroyed.
+        await aeventually(lambda: len(leaves(cluster, "lost")) == len(lost), timeout=30)
+        # One room was destroyed.
+        await aeventually(lambda: len(cluster.events()), equals=before + 3)
         await expired(cluster, guests[2:])
         await check(cluster, [*stay, *back])
-        await close(back)
+        await close(back, own_redis)
     await end(cluster, own_redis)
 
 
@@ -87,14 +92,14 @@ async def test_store_emptied_while_they_linger(cluster, own_redis):
         guests = await guests_of(one, "ann", "bob", "cat")
         await check(cluster, [*stay, *guests])
         before = len(cluster.events())
-        await close(guests)
+        await close(guests, own_redis)
         back = await come_back(guests[:2], two)
         own_redis.flush()
         back += await come_back(guests[2:4], two)
         assert len(cluster.events()) == before
         await expired(cluster, guests[4:])
         await check(cluster, [*stay, *back])
-        await close(back)
+        await close(back, own_redis)
     await end(cluster, own_redis)
 
 
@@ -104,12 +109,12 @@ async def test_the_next_process_finds_who_lingers(cluster, own_redis):
     guests = await guests_of(one, "ann", "bob")
     await check(cluster, guests)
     before = len(cluster.events())
-    await close(guests[2:])
+    await close(guests[2:], own_redis)
     one.terminate()
     (two,) = cluster.start("daphne", env=GRACE)
     back = await come_back(guests[:2], two)
     assert len(cluster.events()) == before
     await expired(cluster, guests[2:])
     await check(cluster, back)
-    await close(back)
+    await close(back, own_redis)
     await end(cluster, own_redis)
