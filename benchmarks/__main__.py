@@ -12,7 +12,7 @@ from tests.helpers.server import RedisServer
 
 from .report import Report, describe_machine
 
-PARTS = ("join", "broadcast", "storm", "scale", "connection", "detect")
+PARTS = ("join", "broadcast", "storm", "scale", "connection", "detect", "wire")
 
 
 def main() -> None:

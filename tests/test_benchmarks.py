@@ -9,7 +9,7 @@ import pytest
 
 from .helpers.cluster import PROJECT
 
-PARTS = ("join", "broadcast", "storm", "scale", "connection", "detect")
+PARTS = ("join", "broadcast", "storm", "scale", "connection", "detect", "wire")
 
 
 @pytest.mark.parametrize("part", PARTS)
