@@ -71,7 +71,7 @@ def _check_layer(alias: str) -> Iterator[CheckMessage]:
         yield Warning(message, hint=hint, id="channels_groups.W001")
     if conf.get_settings(alias).grace and not store.lingers:
         message = f"The STORE of {alias!r} lets nobody linger: GRACE has no effect."
-        hint = "Use a store in memory or in Redis, or leave GRACE out."
+        hint = "Use a store of channels_groups, or leave GRACE out."
         yield Warning(message, hint=hint, id="channels_groups.W005")
     if _is_core(layer):
         yield from _check_core(alias, where, layer)
