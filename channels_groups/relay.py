@@ -15,6 +15,7 @@ from .deadline import in_time
 from .exceptions import StoreUnavailable
 from .receiver import Receiver, StopReceiving, find_strays, give_up_stray
 from .stores.base import Entry
+from .thread import OwnThread
 
 if TYPE_CHECKING:
     from .membership import LocalGroup
@@ -48,6 +49,7 @@ class Relay:
         self.started = False
         self._heard: dict[str, asyncio.Future[None]] = {}
         self._calls = asyncio.Semaphore(CALLS)
+        self._thread = OwnThread() if self._store.layer_may_block else None
         self._kinds: dict[str, Callable[[Message], None]] = {
             "groups.send": self._send,
             "groups.event": self._event,
@@ -80,6 +82,8 @@ class Relay:
         if receiver is not None:
             async with self._calls:
                 await end_receiver(self._layer, receiver)
+        if self._thread is not None:
+            await self._thread.stop()
 
     async def enter(self, group: LocalGroup) -> None:
         """Add this node to the layer's groups of a group, as far as commits do not."""
@@ -162,6 +166,8 @@ class Relay:
     async def _call(self, call: Awaitable[Any]) -> Any:
         """Await the layer, with not too many calls at once."""
         async with self._calls:
+            if self._thread is not None:
+                call = self._thread.run(call)
             return await call_layer(call)
 
     # What arrives

@@ -15,7 +15,7 @@ LEVELS = [
         *("names", "signals"),
     ],
     ["stores", "database"],
-    ["connection", "evictor", "lease", "listing", "receiver", "relay"],
+    ["connection", "evictor", "lease", "listing", "receiver", "relay", "thread"],
     [
         *("announcer", "changes", "groups", "membership", "node", "shard"),
         *("shutdown", "users", "state", "watch", "writer"),

@@ -53,8 +53,8 @@ T = TypeVar("T")
 TIMEOUT = 1.5
 #: Threads, and connections to the database, that read while there are consumers.
 READERS = 2
-#: Layers whose group_add() has taken effect when it returns.
-CONFIRMING = (
+#: Layers whose group_add() has taken effect when it returns, and runs no sync code.
+KNOWN = (
     "channels.layers.InMemoryChannelLayer",
     "channels_redis.core.RedisChannelLayer",
 )
@@ -74,7 +74,8 @@ class DatabaseStore(BaseStore):
         self.layer = layer
         self.using: str = router.db_for_write(Book)
         self.lingers = get_settings(alias).grace > 0
-        self.layer_confirms = _name(layer) in CONFIRMING
+        self.layer_confirms = _name(layer) in KNOWN
+        self.layer_may_block = not self.layer_confirms
         self._vendor = get_vendor(self.using)
         self._tables = Tables(self.using, escape(alias), self._vendor, records)
         self._reader = Reader(self.using, escape(alias), records)

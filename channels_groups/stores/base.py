@@ -242,6 +242,8 @@ class BaseStore(ABC):
     shards = 1
     #: A group_add() of the layer that has returned has reached its server.
     layer_confirms = True
+    #: The layer may run sync code in Django's thread for it, which consumers block.
+    layer_may_block = False
     #: Memberships may linger: the store can do that, and GRACE is set.
     lingers = False
 

@@ -1,0 +1,60 @@
+"""A thread for the sync code of a channel layer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import Awaitable, TypeVar
+
+from asgiref.sync import ThreadSensitiveContext, sync_to_async
+from django.db import connections
+
+T = TypeVar("T")
+
+
+class OwnThread:
+    """Awaits calls whose sync code runs in a thread that nobody else uses.
+
+    A layer may use Django's ORM (channels_postgres 1.1 does to discard from a group),
+    in the process' one thread for sync code. A sync consumer blocks that while it
+    waits in set_group(), and this call may be what it waits for.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._holder: asyncio.Task[None] | None = None
+        self._held: asyncio.Future[contextvars.Context] = self._loop.create_future()
+        self._stopping = asyncio.Event()
+
+    async def run(self, call: Awaitable[T]) -> T:
+        """Await a call."""
+        if self._holder is None:
+            # In an empty context, so that no thread of a consumer is inherited.
+            self._holder = contextvars.Context().run(
+                self._loop.create_task, self._hold()
+            )
+        try:
+            context = await asyncio.shield(self._held)
+            task: asyncio.Task[T] = context.copy().run(
+                self._loop.create_task, _await(call)
+            )
+            return await task
+        finally:
+            if asyncio.iscoroutine(call):
+                call.close()  # It may not have begun.
+
+    async def stop(self) -> None:
+        """End the thread; there are no calls any more."""
+        self._stopping.set()
+        if self._holder is not None:
+            await asyncio.wait([self._holder])
+
+    async def _hold(self) -> None:
+        async with ThreadSensitiveContext():
+            self._held.set_result(contextvars.copy_context())
+            await self._stopping.wait()
+            await sync_to_async(connections.close_all)()
+
+
+async def _await(call: Awaitable[T]) -> T:
+    return await call
