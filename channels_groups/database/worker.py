@@ -36,6 +36,8 @@ class Worker:
         self._current: Future[Any] | None = None
         self._given_up = False
         self._socket: socket.socket | None = None
+        #: The connection that was set up for the jobs.
+        self._opened: Any = None
         self._stopped: Future[None] = Future()
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
@@ -96,11 +98,11 @@ class Worker:
 
     def _try_twice(self, connection: BaseDatabaseWrapper, job: Job[T]) -> T:
         """Do a job again if the connection turns out to have been lost before."""
-        is_new = connection.connection is None
+        is_new = self._opened is None
         try:
             return self._try(connection, job)
         except (OperationalError, InterfaceError):
-            if connection.connection is not None and connection.is_usable():
+            if self._is_open(connection):
                 raise
             self._close(connection)
             if is_new or self._given_up:
@@ -108,14 +110,24 @@ class Worker:
         return self._try(connection, job)
 
     def _try(self, connection: BaseDatabaseWrapper, job: Job[T]) -> T:
-        if connection.connection is None:
+        if self._opened is None:
             connection.ensure_connection()
+            self._opened = connection.connection
             with self._lock:
                 self._socket = _duplicate_socket(connection)
             self._vendor.prepare(connection)
         return job()
 
+    def _is_open(self, connection: BaseDatabaseWrapper) -> bool:
+        """Return whether the connection is the one that was opened, and works.
+
+        A transaction that fails leaves another one in the place of a broken one.
+        """
+        is_same = connection.connection is self._opened is not None
+        return is_same and connection.is_usable()
+
     def _close(self, connection: BaseDatabaseWrapper) -> None:
+        self._opened = None
         with self._lock:
             if self._socket is not None:
                 self._socket.close()

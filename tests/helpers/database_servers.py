@@ -230,6 +230,8 @@ class MariaDBServer(DatabaseServer):
             shutil.chown(self.directory, _user())
         options = ["--no-defaults", "--auth-root-authentication-method=normal"]
         options += ["--skip-test-db", f"--datadir={self._data}"]
+        # In /tmp another server that starts would delete its temporary tables.
+        options += [f"--tmpdir={self.directory}"]
         self._run(str(self._installer), *options)
         (self.directory / "init.sql").write_text(
             f"CREATE DATABASE IF NOT EXISTS {NAME};\n"
@@ -246,6 +248,7 @@ class MariaDBServer(DatabaseServer):
             str(self._server),
             "--no-defaults",
             f"--datadir={self._data}",
+            f"--tmpdir={self.directory}",
             f"--init-file={self.directory / 'init.sql'}",
             f"--socket={self.directory / 'socket'}",
             f"--pid-file={self.directory / 'pid'}",

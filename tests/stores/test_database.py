@@ -25,6 +25,9 @@ from .test_verify import sentences, verify_all
 ANN, BOB, CAT = (member(id, user=f"user-{id}") for id in "abc")
 
 every_database = pytest.mark.parametrize("kind", DATABASE_KINDS, indirect=True)
+on_servers = pytest.mark.parametrize(
+    "kind", ["database-postgresql", "database-mysql"], indirect=True
+)
 on_sqlite = pytest.mark.parametrize("kind", ["database-sqlite"], indirect=True)
 
 
@@ -118,6 +121,25 @@ async def test_it_is_read_where_nobody_is_connected_as_django_reads(lab):
     await reader.watch("specific.one!a", 0)
     assert reader._threads is None
     await sync_to_async(lambda: connections[lab.database.alias].close())()
+
+
+@on_servers
+async def test_connections_that_were_closed_fail_no_call(lab):
+    """Whatever is called first afterwards opens another one."""
+    node = await lab.node()
+    calls = [
+        partial(node.join, "room", ANN),
+        partial(lab.store.count, "room"),
+        partial(node.leave, "room", ANN),
+        node.renew,
+        node.release,
+    ]
+    await node.join("other", ANN)
+    await node.leave("other", ANN)
+    for call in calls:
+        await asyncio.to_thread(lab.database.server.kill_clients)
+        await call()
+    lab.database.run(lambda: connections[lab.database.alias].close())
 
 
 @on_sqlite
