@@ -31,6 +31,8 @@ class Demo:
         kept = {"PATH", "HOME", "PYTHONASYNCIODEBUG"} & set(os.environ)
         env = {**{key: os.environ[key] for key in kept}, **env}
         env["TMPDIR"] = str(directory)  # killed, it cannot tidy up
+        # Two commands at once would both make the tables of the project's own.
+        env["DATABASE"] = str(directory / "db.sqlite3")
         self.process = ChildProcess(command, self.log_path, cwd=PROJECT, env=env)
 
     @property
