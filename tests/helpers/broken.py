@@ -83,17 +83,15 @@ def told_late():
     announce = Shard._announce
     announced = 0
 
-    def announce_late(self, group, fired, answer, finished, *waiting):
+    def announce_late(self, group, fired, answer, finish=lambda: None, *waiting):
         nonlocal announced
         announced += 1
         if announced % 10 == 0:
-            if not finished.done():
-                finished.set_result(None)
-            finished = asyncio.get_running_loop().create_future()
-            later = (self, group, fired, answer, finished, *waiting)
+            finish()
+            later = (self, group, fired, answer, lambda: None, *waiting)
             asyncio.get_running_loop().call_later(1, announce, *later)
         else:
-            announce(self, group, fired, answer, finished, *waiting)
+            announce(self, group, fired, answer, finish, *waiting)
 
     Shard._announce = announce_late
 
