@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable
@@ -13,6 +14,8 @@ from django.dispatch import Signal
 
 if TYPE_CHECKING:
     from .groups import ConnectionGroup
+
+logger = logging.getLogger("channels_groups")
 
 #: The groups whose receivers are running in this context, and the connections whose
 #: joins and leaves wait for them.
@@ -64,7 +67,12 @@ class Announcement:
 
     async def fire(self) -> None:
         for signal, arguments in self.signals:
-            await signal.asend_robust(self.sender, group=self.group, **arguments)
+            try:
+                await signal.asend_robust(self.sender, group=self.group, **arguments)
+            except asyncio.CancelledError:
+                # asend_robust() of Django 6.1 and before lets through what a receiver
+                # raises that awaits a cancelled task. The group's queue goes on.
+                logger.exception("A receiver of a signal was cancelled.")
         self.finish()
 
 

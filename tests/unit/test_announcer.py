@@ -172,6 +172,19 @@ async def test_a_receiver_that_raises_stops_nothing(announcer, signal, caplog):
     assert caplog.text.count("a receiver's mistake") >= 2
 
 
+async def test_a_receiver_that_is_cancelled_stops_nothing(announcer, signal, caplog):
+    async def receive(number, **kwargs):
+        if number == 0:
+            raise asyncio.CancelledError
+
+    signal.connect(receive)
+    several = [announcement(signal, number=number) for number in range(2)]
+    for one in several:
+        announcer.announce(one)
+    await asyncio.wait_for(asyncio.gather(*(one.finished for one in several)), 10)
+    assert "was cancelled" in caplog.text
+
+
 async def test_stopping_fires_what_was_announced(signal):
     seen = []
 
