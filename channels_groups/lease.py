@@ -63,18 +63,25 @@ class Lease:
             await asyncio.wait([self._task])
 
     async def renew(self) -> Renewal:
-        """Renew once; let the shard start over if the store says so."""
+        """Renew once; let the shard start over if the store says so.
+
+        Raise StoreUnavailable while this node takes a new identity.
+        """
         writer = self._writer
         async with self._renewing:
-            assert writer.incarnation
+            incarnation = writer.incarnation
+            if incarnation is None:
+                raise StoreUnavailable("This process is just joining anew.")
             renewal = await self._store.renew(
                 self._shard.index,
-                writer.incarnation,
+                incarnation,
                 writer.epoch,
                 self._settings.lease,
                 self._settings.renewal,
                 writer.holdings(),
             )
+        if writer.incarnation is not incarnation:
+            return renewal  # It says nothing of the identity taken meanwhile.
         self._shard.reporter.know(renewal.watchers)
         if renewal.state == "alive":
             writer.epoch = renewal.epoch

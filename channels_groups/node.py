@@ -49,9 +49,8 @@ def find_nodes(alias: str) -> list[Node]:
 class Node:
     """Made by the first connection of its event loop and gone with the last.
 
-    It joins and leaves groups for its connections. Each operation runs in a task
-    of the node, so a consumer that is cancelled, even twice, never leaves half of
-    one behind.
+    It joins and leaves groups for its connections. What a consumer that is cancelled,
+    even twice, leaves undone of an operation, the writer's task does.
     """
 
     def __init__(self, manager: GroupManager) -> None:
@@ -120,8 +119,17 @@ class Node:
         await self._shard(group).join(membership, limit)
 
     def check_free(self, connection: LocalConnection) -> None:
-        """Raise RuntimeError in a receiver that the connection waits for."""
+        """Raise RuntimeError in a receiver that the connection waits for.
+
+        And in another event loop, as async_to_sync() makes one in a thread that
+        Channels knows nothing of.
+        """
         check_not_awaited(connection)
+        if asyncio.get_running_loop() is not self.loop and not connection.ended:
+            raise RuntimeError(
+                "A consumer joins and leaves groups in the event loop of its "
+                "connection: from other threads use Connection.set_group()."
+            )
 
     def check_may_wait(self, group: ConnectionGroup) -> None:
         """Raise RuntimeError where waiting for a leave would never end."""

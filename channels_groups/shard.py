@@ -64,7 +64,11 @@ class Shard:
         if membership.connection.ended:
             raise ConnectionClosed
         if answer.former and answer.former.info != membership.member.info:
-            await self._update(membership)
+            try:
+                await self._update(membership)
+            except BaseException:
+                self._leave_soon(membership)
+                raise
 
     async def leave(
         self, membership: Membership, reason: str, grace: float = 0
@@ -227,9 +231,7 @@ class Shard:
             request.result()
             await request.wait_announced()
         except BaseException:
-            leave = self._begin_leave(membership, "left")
-            if leave:
-                self._writer.submit(leave)
+            self._leave_soon(membership)
             raise
         return request.result()
 
@@ -269,6 +271,11 @@ class Shard:
         about = membership.group.name, membership.member, membership.told
         leave = Leave(*about, grace if membership.member.user_id is not None else 0)
         return Request(leave, membership, reason, _waiting_for(membership))
+
+    def _leave_soon(self, membership: Membership) -> None:
+        leave = self._begin_leave(membership, "left")
+        if leave:
+            self._writer.submit(leave)
 
     async def _carry_out(self, request: Request) -> bool:
         """Commit and wait for the signals; return whether the store has answered."""

@@ -255,6 +255,7 @@ class Writer:
 
     async def evict(self, dead: Sequence[str]) -> None:
         """Evict dead nodes, and return when they are out."""
+        await self._evictor.wait()  # Until others are out, none are begun with.
         self.begin_to_evict(dead)
         await self._evictor.wait()
 
@@ -371,11 +372,25 @@ class Writer:
     # Commits
 
     def _gather(self) -> None:
-        """Take the next batch out of the queue; it is none if all was dropped."""
+        """Take the next batch out of the queue; it is none if all was dropped.
+
+        A leave comes in a later one than its join, whose answer may give the
+        membership the id of one that is resumed.
+        """
+        joining = set()
         while self._queue and len(self._batch) < BATCH:
-            request = self._queue.popleft()
+            request = self._queue[0]
+            if isinstance(request.operation, Leave):
+                if request.membership in joining:
+                    break
+                member = request.membership.member
+                if member is not request.operation.member:
+                    request.operation = replace(request.operation, member=member)
+            self._queue.popleft()
             if not request.dropped:
                 self._batch.append(request)
+                if isinstance(request.operation, Join):
+                    joining.add(request.membership)
         self._sequence += bool(self._batch)
 
     async def _commit(self) -> None:

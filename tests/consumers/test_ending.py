@@ -7,7 +7,11 @@ from collections import Counter
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 
-from channels_groups.exceptions import ConnectionClosed, GroupRejected
+from channels_groups.exceptions import (
+    ConnectionClosed,
+    GroupRejected,
+    StoreUnavailable,
+)
 from channels_groups.manager import GroupManager, get_group, get_group_manager
 from channels_groups.node import find_nodes
 from channels_groups.stores.base import Incarnation, Join, Member
@@ -386,3 +390,57 @@ async def test_many_groups_are_left_at_once(events):
     await client.disconnect()
     assert await is_empty()
     assert leaves(events) == ["disconnected"] * 25
+
+
+@async_only
+async def test_another_event_loop_is_refused(chat, connect):
+    """async_to_sync() makes one in a thread that Channels knows nothing of."""
+    client = await connect(chat, "room")
+    raised = []
+
+    def move():
+        try:
+            async_to_sync(client.consumer.set_group)("elsewhere")
+        except RuntimeError as error:
+            raised.append(str(error))
+
+    thread = threading.Thread(target=move)
+    thread.start()
+    await aeventually(lambda: not thread.is_alive())
+    assert "event loop" in raised[0]
+    assert client.consumer.group_name == "room"
+
+
+@cases("memory-async")
+async def test_a_late_renewal_says_nothing_of_a_new_identity(
+    chat, connect, events, monkeypatch
+):
+    client = await connect(chat, "room")
+    writer = client.consumer._node._shards[0]._writer
+    store, reached, go_on = (
+        client.consumer._node.store,
+        asyncio.Event(),
+        asyncio.Event(),
+    )
+    original = store.renew
+
+    async def renew(shard, node, *args):
+        renewal = await original(shard, node, *args)
+        if node is not first:
+            return renewal
+        reached.set()
+        await go_on.wait()
+        return renewal._replace(state="lost")
+
+    first = writer.incarnation
+    monkeypatch.setattr(store, "renew", renew)
+    renewing = asyncio.create_task(writer.lease.renew())
+    await asyncio.wait_for(reached.wait(), 10)
+    monkeypatch.setattr(writer, "incarnation", first._replace())
+    go_on.set()
+    assert (await renewing).state == "lost"
+    assert writer._disowned == ""
+    monkeypatch.setattr(writer, "incarnation", None)
+    with pytest.raises(StoreUnavailable):
+        await writer.lease.renew()
+    monkeypatch.undo()

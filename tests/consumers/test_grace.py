@@ -10,7 +10,10 @@ from channels_groups.node import find_nodes
 from channels_groups.testing import capture_group_events
 
 from ..helpers.eventually import aeventually
+from ..helpers.points import Pause, come_between
 from .chats import AsyncToldChat, async_only, cases, in_memory
+
+in_memory_async = cases("memory-async")
 
 LONG = 30
 
@@ -225,3 +228,50 @@ async def test_a_full_group_lets_back_in_who_lingers(chat, connect, configure):
     with capture_group_events() as events:
         await connect(chat, "room", user_id="ann")
     assert events == []
+
+
+@pytest.mark.parametrize("goes", ["with its client", "cancelled"])
+@async_only
+async def test_who_goes_while_resuming_is_no_ghost(
+    told_chat, connect, open_client, configure, events, monkeypatch, goes
+):
+    """The leave waits for the answer, and is one of the membership that it tells."""
+    configure(GRACE=0.3)
+    await connect(told_chat, "beside")
+    ann = await connect(told_chat, "room", user_id="ann")
+    await ann.disconnect()
+    pause = Pause()
+    come_between("after join", pause, monkeypatch.setattr)
+    ann = open_client(told_chat, room="room", user_id="ann")
+    assert ann.future  # That starts it.
+    ann.input_queue.put_nowait({"type": "websocket.connect"})
+    await asyncio.wait_for(pause.reached.wait(), 10)
+    if goes == "cancelled":
+        ann.future.cancel()
+    else:
+        ann.consumer._connection.close()
+    pause.end()
+    await aeventually(lambda: names(events)[-2:], equals=["leave", "destroyed"])
+    assert names(events).count("leave") == 1
+    assert await get_group("room").acount() == 0
+
+
+@in_memory_async
+async def test_who_is_cancelled_after_resuming_is_no_member(
+    told_chat, connect, configure, events, monkeypatch
+):
+    """With other info, which is written after the join."""
+    configure(GRACE=LONG)
+    ann = await connect(told_chat, "room", user_id="ann", info={"n": 1})
+    await ann.disconnect()
+    ann = await connect(told_chat, None, user_id="ann", info={"n": 2})
+    pause = Pause()
+    come_between("before update", pause, monkeypatch.setattr)
+    entering = asyncio.create_task(ann.consumer.set_group("room"))
+    await asyncio.wait_for(pause.reached.wait(), 10)
+    entering.cancel()
+    pause.end()
+    await asyncio.wait([entering])
+    assert entering.cancelled()
+    await aeventually(lambda: names(events)[-2:], equals=["leave", "destroyed"])
+    assert ann.consumer.joined_groups == frozenset()

@@ -15,7 +15,7 @@ from channels_groups.manager import get_group, get_group_manager
 
 from ..helpers.events import violations
 from ..helpers.eventually import aeventually
-from ..helpers.points import come_between
+from ..helpers.points import Pause, come_between
 from .chats import AsyncToldChat, cases
 
 in_memory_async = cases("memory-async")
@@ -29,24 +29,6 @@ PLACES = [
     *(("leave", place) for place in [*LEAVING, "before announce", "after announce"]),
     *(("end", place) for place in [*LEAVING, "before announce", "after announce"]),
 ]
-
-
-class Pause:
-    """Holds what comes to it until it is told to go on, or to fail."""
-
-    def __init__(self):
-        self.reached = asyncio.Event()
-        self.over = asyncio.Event()
-        self.error = None
-
-    async def __call__(self):
-        self.reached.set()
-        await self.over.wait()
-        if self.error:
-            raise self.error
-
-    def end(self):
-        self.over.set()
 
 
 # What happens meanwhile

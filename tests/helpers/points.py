@@ -1,12 +1,13 @@
 """The places in a join, a move, a leave and an end where something may come between."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from channels_groups.announcer import Announcement
 from channels_groups.manager import GroupManager, get_group_manager
 from channels_groups.relay import Relay
-from channels_groups.stores.base import Join, Leave
+from channels_groups.stores.base import Join, Leave, Update
 
 Between = Callable[[], Awaitable[None]]
 
@@ -37,6 +38,7 @@ POINTS: dict[str, tuple[Callable[[], Any], str, Callable[..., bool]]] = {
     "join": (store, "commit", commits(Join)),
     "announce": (lambda: Announcement, "fire", always),
     "leave": (store, "commit", commits(Leave)),
+    "update": (store, "commit", commits(Update)),
     "exit": (lambda: Relay, "exit", always),
     "register": (store, "register", always),
     "release": (store, "release", always),
@@ -63,3 +65,21 @@ def come_between(
         return result
 
     patch(owner(), method, wrapped)
+
+
+class Pause:
+    """Holds what comes to it until it is told to go on, or to fail."""
+
+    def __init__(self):
+        self.reached = asyncio.Event()
+        self.over = asyncio.Event()
+        self.error = None
+
+    async def __call__(self):
+        self.reached.set()
+        await self.over.wait()
+        if self.error:
+            raise self.error
+
+    def end(self):
+        self.over.set()

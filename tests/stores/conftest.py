@@ -48,12 +48,12 @@ def seasoned_redis(redis_server):
 
 
 @pytest.fixture(scope="session")
-def redis7():
+def redis7(missing):
     """Debian's server, where it is there."""
     try:
         server = RedisServer(find_server("redis"))
     except ServerMissing as error:
-        pytest.skip(str(error))
+        missing(str(error))
     with server:
         layers.wait_until_seasoned(server)
         yield server

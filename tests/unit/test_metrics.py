@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import prometheus_client
 import pytest
 from asgiref.sync import sync_to_async
 
@@ -20,7 +21,6 @@ from channels_groups.testing import (
 from ..consumers.chats import AsyncChat, Client
 from ..helpers.eventually import aeventually
 
-prometheus_client = pytest.importorskip("prometheus_client")
 PROJECT = Path(__file__).resolve().parents[2]
 
 
