@@ -372,7 +372,7 @@ HARMLESS = re.compile(
     r"Deliberate|No handler for message type nobody\.handles\.this"
     # channels_redis 4.3: a task of its own that it does not await, its log of lost
     # connections, and what it raises where Channels opens a consumer's channel.
-    r"|in _clean_receive_backup|in _do_receiving|in new_channel|cleaning-up channel"
+    r"|\b_clean_receive_backup|in _do_receiving|in new_channel|cleaning-up channel"
     # redis-py 8.1: a connection that broke while it was being made.
     r"|unclosed <StreamWriter"
 )
