@@ -5,9 +5,16 @@ from collections import defaultdict
 from contextlib import contextmanager
 
 import pytest
+import redis
 
 from channels_groups.manager import get_group
-from channels_groups.receiver import Receiver, StopReceiving
+from channels_groups.receiver import (
+    Receiver,
+    StopReceiving,
+    find_strays,
+    give_up,
+    give_up_stray,
+)
 
 from ..helpers import layers
 from ..helpers.eventually import aeventually
@@ -73,6 +80,51 @@ async def test_channels_redis_core_still_works_as_the_receiver_expects(layer):
     assert type(layer.receive_buffer) is defaultdict
     layer.receive_buffer.clear()
     await layer.wait_received()
+
+
+@cases("pubsub-async")
+async def test_channels_redis_pubsub_still_works_as_find_strays_expects(
+    layer, proxy, server, prefix
+):
+    """It keeps what it could not give up, in its shards or in redis-py's PubSub."""
+    one, two = await layer.new_channel(), await layer.new_channel()
+    await layer.group_add("room", one)
+    await layer.group_add("hall", two)
+    assert find_strays(layer) == ([], [])
+    proxy.refuse()
+    proxy.cut()
+    with pytest.raises(redis.ConnectionError):
+        await layer.group_discard("room", one)
+    await give_up(layer, one)
+    assert find_strays(layer) == ([one], ["room"])
+    proxy.heal()
+
+    def subscribed():
+        return sorted(layers.subscriptions_of(server, prefix))
+
+    rooms = [f"{prefix}__group__{name}" for name in ("room", "hall")]
+    await aeventually(subscribed, equals=sorted([one, two, *rooms]))
+    await give_up_stray(layer, one)
+    await layer.group_add("room", two)
+    await layer.group_discard("room", two)
+    await aeventually(subscribed, equals=sorted([two, rooms[1]]))
+    assert find_strays(layer) == ([], [])
+
+    # The layer has given these up; redis-py never hears an answer to that.
+    proxy.drop()
+    await layer.group_discard("hall", two)
+    await give_up(layer, two)
+    assert find_strays(layer) == ([], [])
+    proxy.cut()
+    proxy.heal()
+    await aeventually(lambda: find_strays(layer), equals=([two], ["hall"]))
+    three = await layer.new_channel()
+    await layer.group_add("hall", three)
+    await layer.group_discard("hall", three)
+    await give_up(layer, three)
+    await give_up_stray(layer, two)
+    await aeventually(subscribed, equals=[])
+    assert find_strays(layer) == ([], [])
 
 
 @cases("memory-async", "core-async", "pubsub-async")
