@@ -5,9 +5,10 @@ A place in a listing is text that may stand in an address.
 
 from __future__ import annotations
 
+import heapq
 import time
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import AsyncIterator, NamedTuple
 
 from .stores.base import LINGERING, BaseStore, Member
 
@@ -114,6 +115,31 @@ async def _list_ranks(
     )
 
 
+async def largest_groups(
+    store: BaseStore, prefix: str = "", limit: int | None = None
+) -> list[tuple[str, int]]:
+    """Return the groups with most members, as (name, members), or all of them.
+
+    With a prefix all that match are looked at, ``limit`` of them kept in memory.
+    """
+    found: list[tuple[str, int]] = []
+    if limit is not None and not prefix:
+        for shard in range(store.shards):
+            found += await store.ranking(shard, 0, limit)
+    else:
+        cursor = None
+        while True:
+            page, cursor = await store.groups(prefix, cursor)
+            found += page
+            if limit is not None:
+                found = heapq.nlargest(limit, found, key=lambda one: one[1])
+            if cursor is None:
+                break
+    found = [one for one in set(found) if one[1] > 0]
+    found.sort(key=lambda one: (-one[1], one[0]))
+    return found[:limit]
+
+
 class _Ranked(NamedTuple):
     key: int
     number: int
@@ -167,7 +193,7 @@ async def list_members(store: BaseStore, group: str, place: str = "") -> MemberP
     count, user_count = await store.count(group), await store.user_count(group)
     begun, _, cursor = place.partition(":")
     nodes = sorted(one for one in await store.group_nodes(group) if one >= begun)
-    processes = {id: str(one) for one in await list_processes(store) for id in one.ids}
+    processes = {id: str(one) for id, one in (await _processes_by_id(store)).items()}
     processes[LINGERING] = "none: may come back"
     if nodes and nodes[0] != begun:
         cursor = ""
@@ -181,6 +207,22 @@ async def list_members(store: BaseStore, group: str, place: str = "") -> MemberP
     if nodes:
         page.next = f"{nodes[0]}:{cursor}"
     return page
+
+
+async def iterate_members(
+    store: BaseStore, group: str, limit: int | None = None
+) -> AsyncIterator[tuple[Member, Process | None]]:
+    """Iterate over the members, process by process; None: who lingers is on none."""
+    processes, left = await _processes_by_id(store), limit
+    for node in await store.group_nodes(group):
+        cursor = None
+        while cursor != "":
+            members, cursor = await store.node_members(group, node, cursor or "")
+            for member in members:
+                if left == 0:
+                    return
+                left = None if left is None else left - 1
+                yield member, processes.get(node)
 
 
 @dataclass
@@ -202,6 +244,11 @@ class Process:
         return f"{self.host}, {self.pid}" if self.pid else self.host
 
     @property
+    def name(self) -> str:
+        """Host and pid as one word, for a script."""
+        return f"{self.host}:{self.pid}" if self.pid else self.host
+
+    @property
     def connections(self) -> int:
         return sum(self.loops.values())
 
@@ -210,7 +257,8 @@ async def list_processes(store: BaseStore) -> list[Process]:
     """Return every process that has a lease, also one that has run out."""
     found: dict[tuple[str, str], Process] = {}
     for node in await store.nodes():
-        host, pid, loop = ([node.id, "", "", *node.process.rsplit(":", 2)])[-3:]
+        known = node.process.rsplit(":", 2) if node.process else [node.id, "", ""]
+        host, pid, loop = ["", "", *known][-3:]
         process = found.setdefault((host, pid), Process(host, pid))
         connections = max(process.loops.get(loop, 0), node.connections)
         process.loops[loop] = connections
@@ -218,3 +266,8 @@ async def list_processes(store: BaseStore) -> list[Process]:
         process.remaining = min(process.remaining, node.remaining)
         process.ids.append(node.id)
     return [found[key] for key in sorted(found)]
+
+
+async def _processes_by_id(store: BaseStore) -> dict[str, Process]:
+    """Return each node's process by the node's id."""
+    return {id: one for one in await list_processes(store) for id in one.ids}

@@ -1,0 +1,23 @@
+"""``manage.py groups send``"""
+
+from __future__ import annotations
+
+from django.core.management.base import CommandParser
+
+from ..console import number
+from .base import Action, Options, count, run
+
+
+class Send(Action):
+    help = "Send a text to every member of a group."
+
+    @staticmethod
+    def add_arguments(parser: CommandParser) -> None:
+        parser.add_argument("name", metavar="NAME")
+        parser.add_argument("text", metavar="TEXT")
+
+    def act(self, options: Options) -> None:
+        group = self.manager.group(options["name"])
+        members = run(count(group))["members"]
+        group.send(options["text"])
+        self.console.write(f"Sent to {number(members, 'connection')}.")

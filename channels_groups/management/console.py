@@ -1,0 +1,93 @@
+"""What a command writes: tables and progress for a person, JSON for a script."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from typing import Any, AsyncIterator, Iterable, Sequence
+
+from django.core.management.base import BaseCommand, CommandError
+
+from .table import Column, fit, render
+
+
+class Console:
+    """A command's output, and the person at its terminal, if there is one."""
+
+    def __init__(self, command: BaseCommand) -> None:
+        self._out = command.stdout
+        self._err = command.stderr
+        self._style = command.style
+
+    def write(self, text: str) -> None:
+        self._out.write(text)
+
+    def write_event(self, line: str, style: str | None) -> None:
+        """Write a line at once, cut to the terminal's width."""
+        width = self._width()
+        line = line if width is None else fit(line, width)
+        self.write(getattr(self._style, style)(line) if style else line)
+        self._out.flush()
+
+    def write_table(
+        self, columns: Sequence[Column], rows: Iterable[Sequence[object]]
+    ) -> None:
+        titles, *lines = render(columns, rows, self._width())
+        self.write(self._style.MIGRATE_HEADING(titles))
+        for line in lines:
+            self.write(line)
+
+    def write_json(self, content: Any, indent: int | None = 2) -> None:
+        self.write(json.dumps(content, indent=indent, ensure_ascii=False))
+        self._out.flush()
+
+    async def write_json_list(self, rows: AsyncIterator[dict[str, Any]]) -> None:
+        """Write a list row by row: it may be long."""
+        mark = "["
+        async for row in rows:
+            line = json.dumps(row, ensure_ascii=False)
+            self._out.write(f"{mark}\n  {line}", ending="")
+            mark = ","
+        self.write("[]" if mark == "[" else "\n]")
+
+    def success(self, text: str) -> None:
+        self.write(self._style.SUCCESS(text))
+
+    def warn(self, text: str) -> None:
+        self.write(self._style.WARNING(text))
+
+    def note(self, text: str) -> None:
+        """Say something beside the output, which a script may read."""
+        self._err.write(self._style.NOTICE(text))
+        self._err.flush()
+
+    def progress(self, text: str) -> None:
+        """Show on a terminal how far it is, on a line that the next one replaces."""
+        if self._err.isatty():
+            self._err.write(f"\r\033[K{text}", self._style.NOTICE, ending="")
+            self._err.flush()
+
+    def confirm(self, question: str, interactive: bool) -> None:
+        """Ask before anything is closed or changed, but only a person at a terminal.
+
+        CommandError unless the answer is yes.
+        """
+        if not interactive:
+            return
+        if not sys.stdin.isatty():
+            raise CommandError(
+                "There is no terminal to ask at; with --no-input nothing is asked."
+            )
+        if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+            raise CommandError("Nothing was done.")
+
+    def _width(self) -> int | None:
+        """Return the terminal's width; None where a script reads."""
+        return shutil.get_terminal_size().columns if self._out.isatty() else None
+
+
+def number(number: int, noun: str) -> str:
+    """Return "1 process" or "2 processes"."""
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{'' if number == 1 else plural}"
