@@ -231,8 +231,11 @@ class Node:
         memberships = list(connection.memberships.values())
         lingers = self.store.lingers and not connection.dismissed
         grace = self.settings.grace if lingers else 0
-        leaves = (self._leave(one, "disconnected", grace) for one in memberships)
-        await asyncio.gather(*leaves)
+        leaves = [self._leave(one, "disconnected", grace) for one in memberships]
+        if len(leaves) == 1:  # Without a task: so it is for nearly all.
+            await leaves[0]
+        elif leaves:
+            await asyncio.gather(*leaves)
         await connection.finish()
         self.connections.pop(connection.id, None)
         self.close_if_idle()

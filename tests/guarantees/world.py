@@ -62,13 +62,11 @@ class World:
         self._read: dict[Node, int] = {}
 
     async def __aenter__(self) -> World:
-        nodes = [self.cluster.add(server) for server in SERVERS[:-1]]
-        nodes.append(self.cluster.add(SERVERS[-1], redis_url=self.proxy.url))
-        for node in nodes:
-            await asyncio.to_thread(node.wait_ready)
-            self._clients[node] = await Clients.start()
-        await asyncio.sleep(3)  # A Redis that has just started lets nobody in.
-        await asyncio.gather(*(self.fill(node) for node in nodes))
+        try:
+            await self._start()
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -80,6 +78,15 @@ class World:
             await clients.stop()
         self.proxy.close()
         self.redis.close()
+
+    async def _start(self) -> None:
+        nodes = [self.cluster.add(server) for server in SERVERS[:-1]]
+        nodes.append(self.cluster.add(SERVERS[-1], redis_url=self.proxy.url))
+        for node in nodes:
+            await asyncio.to_thread(node.wait_ready)
+            self._clients[node] = await Clients.start()
+        await asyncio.sleep(3)  # A Redis that has just started lets nobody in.
+        await asyncio.gather(*(self.fill(node) for node in nodes))
 
     def node(self, server: str) -> Node:
         """Return the first process of this server."""
