@@ -71,13 +71,13 @@ class World:
 
     async def __aexit__(self, *exc: object) -> None:
         self.cluster.close()
+        self.proxy.close()
+        self.redis.close()
         for probe in [*self.probes.values(), *self.movers.values()]:
             await probe.close()
         for clients in self._clients.values():
             await clients.do("close")
             await clients.stop()
-        self.proxy.close()
-        self.redis.close()
 
     async def _start(self) -> None:
         nodes = [self.cluster.add(server) for server in SERVERS[:-1]]
