@@ -22,8 +22,11 @@ class ActionForm(forms.Form):
     dangerous = False
     group_permission = connection_permission = ""
 
-    async def act(self, target: Target) -> str:
-        """Do it, and return what the log says of how."""
+    def how(self) -> str:
+        """Return what the log says of how it is done."""
+        raise NotImplementedError
+
+    async def act(self, target: Target) -> None:
         raise NotImplementedError
 
 
@@ -52,13 +55,16 @@ class CloseForm(ActionForm):
             raise forms.ValidationError(str(error)) from error
         return cleaned
 
-    async def act(self, target: Target) -> str:
+    def how(self) -> str:
+        code, reason = self.cleaned_data["code"], self.cleaned_data["reason"]
+        return f" with code {code or 1000}" + (f": {visible(reason)}" if reason else "")
+
+    async def act(self, target: Target) -> None:
         code, reason = self.cleaned_data["code"], self.cleaned_data["reason"]
         if isinstance(target, ConnectionGroup):
             await target.aclose_all(code, reason or None)
         else:
             await target.aclose(code, reason or None)
-        return f" with code {code or 1000}" + (f": {visible(reason)}" if reason else "")
 
 
 class SendForm(ActionForm):
@@ -78,10 +84,11 @@ class SendForm(ActionForm):
         """Return what was typed: a browser makes each new line CRLF."""
         return str(self.cleaned_data["text"]).replace("\r\n", "\n")
 
-    async def act(self, target: Target) -> str:
-        text = self.cleaned_data["text"]
-        await target.asend(text)
-        return f": {text}"
+    def how(self) -> str:
+        return f": {self.cleaned_data['text']}"
+
+    async def act(self, target: Target) -> None:
+        await target.asend(self.cleaned_data["text"])
 
 
 FORMS: dict[str, type[ActionForm]] = {"send": SendForm, "close": CloseForm}

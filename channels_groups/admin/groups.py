@@ -31,6 +31,9 @@ from .forms import FORMS, ActionForm, Target
 from .pages import Context, StoreAdmin, choose_layer, finish
 from .users import find_users
 
+#: Pages that one can go back, one by one, in a listing that leads forwards only.
+KEPT = 20
+
 #: A form, what it would do to whom, and its address.
 Action = tuple[ActionForm, str, str]
 
@@ -92,10 +95,15 @@ class GroupAdmin(StoreAdmin):
         form_url: str = "",
         extra_context: Context | None = None,
     ) -> HttpResponse:
-        """Show one group with its members; ``p`` is the place in their listing."""
+        """Show one group with its members.
+
+        ``p`` is the place in their listing, which leads forwards only; each ``back``
+        is a place on the way there, the last of them the page before.
+        """
         self.require(request)
         object = self.get_object(request, unquote(object_id))
         group, place = _handle(object), request.GET.get("p", "")
+        trail = request.GET.getlist("back")[-KEPT:]
 
         def read() -> Context:
             store = group.manager.store
@@ -112,7 +120,8 @@ class GroupAdmin(StoreAdmin):
         ]
         history = self.link("history", object.key)
         context = self._context(object, title=object, actions=actions, history=history)
-        context |= {"place": place, **(extra_context or {})}
+        context |= {"place": place, "trail": trail, "trail_back": trail[:-1]}
+        context |= {"trail_next": [*trail, place], **(extra_context or {})}
         return self.show_live(request, "group", read, **context)
 
     @method_decorator(require_http_methods(["GET", "HEAD", "POST"]))
@@ -153,9 +162,21 @@ class GroupAdmin(StoreAdmin):
         target: Target,
         whom: str,
     ) -> None:
-        done = form.did.format(whom) + finish(form.act(target))
-        self.log_change(request, object, done)
-        messages.success(request, Truncator(done).chars(200))
+        done = form.did.format(whom) + form.how()
+        try:
+            finish(form.act(target))
+        except StoreUnavailable as error:
+            # It was on its way: nobody, some or all may have got it.
+            self.log_change(request, object, f"Perhaps: {done} ({error})")
+            does = capfirst(form.does.format(whom))
+            unknown = "It is not known whether this was done"
+            unknown += (
+                ", or for how many" if isinstance(target, ConnectionGroup) else ""
+            )
+            messages.error(request, f"{does}: {unknown}. {error}")
+        else:
+            self.log_change(request, object, done)
+            messages.success(request, Truncator(done).chars(200))
 
     def _context(self, object: Group, **context: Any) -> Context:
         crumbs = [(self.link("changelist"), "Connection groups")]

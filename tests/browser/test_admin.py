@@ -6,7 +6,8 @@ import os
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack, suppress
+from collections import Counter
+from contextlib import ExitStack, contextmanager, suppress
 from urllib.parse import quote
 
 import pytest
@@ -15,6 +16,7 @@ from selenium.webdriver.common.keys import Keys
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from channels_groups.stores import DATABASE
 from tests.helpers.cluster import PROJECT, Cluster
 from tests.helpers.eventually import eventually
 from tests.processes.conftest import lets_in
@@ -50,15 +52,16 @@ print(json.dumps(sessions))
 GROUPS = "/admin/channels_groups/group/"
 PROCESSES = "/admin/channels_groups/process/"
 
+EXECUTOR_LEFT = "RuntimeError: CurrentThreadExecutor already quit or is broken"
+
 #: What is drawn in the page itself; Django's own header is another matter.
 FAINT_CONTENT = FAINT.replace("body *", "#content *")
 
 
-@pytest.fixture(scope="module")
-def site(redis_server, tmp_path_factory):
-    """A daphne and a uvicorn on one database, and the sessions of its users."""
-    directory = tmp_path_factory.mktemp("admin")
-    env = {"CHANNEL_PREFIX": "admin", "DATABASE": str(directory / "db.sqlite3")}
+@contextmanager
+def serve(redis_server, directory, **env):
+    """Run a daphne and a uvicorn on one database, and know its users' sessions."""
+    env |= {"CHANNEL_PREFIX": directory.name, "DATABASE": str(directory / "db.sqlite3")}
     made = subprocess.run(
         [sys.executable, "-c", USERS],
         env={**os.environ, "DJANGO_SETTINGS_MODULE": "testproject.settings", **env},
@@ -71,9 +74,29 @@ def site(redis_server, tmp_path_factory):
         cluster.start("daphne", "uvicorn")
         eventually(lambda: asyncio.run(lets_in(cluster.nodes[0])))
         yield cluster
-        # Django tells with a traceback of each page that was forbidden.
-        complaints = [one for one in cluster.complaints() if "Traceback" not in one]
-        assert complaints == []
+        complaints = Counter(cluster.complaints())
+        for node in cluster.nodes:
+            # Django tells with a traceback of each page that was forbidden.
+            del complaints[f"{node.name}: Traceback (most recent call last):"]
+            # Django 6.1 and asgiref 3.13 tell this of some whose client goes away in
+            # async_to_sync(), as any project's: its executor is left in the context.
+            aborted = f"{node.name}: ERROR:    Exception in ASGI application"
+            complaints[aborted] -= node.log.count(EXECUTOR_LEFT)
+        assert +complaints == {}
+
+
+@pytest.fixture(scope="module")
+def site(redis_server, tmp_path_factory):
+    with serve(redis_server, tmp_path_factory.mktemp("admin")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def database_site(redis_server, tmp_path_factory):
+    """A site whose memberships are in the database, too."""
+    directory = tmp_path_factory.mktemp("admin-database")
+    with serve(redis_server, directory, GROUP_STORE=DATABASE) as cluster:
+        yield cluster
 
 
 @pytest.fixture
@@ -242,7 +265,9 @@ def test_updates_can_be_paused_and_survive_a_loss(site, open_browser, visit, roo
     assert "You are logged out" in texts(browser, ".live-bar span")[0]
 
 
-def test_acting_on_a_group_and_its_members(site, open_browser, visit, room):
+@pytest.mark.parametrize("kind", ["site", "database_site"])
+def test_acting_on_a_group_and_its_members(request, kind, open_browser, visit, room):
+    site = request.getfixturevalue(kind)
     one, two = site.nodes
     first, second = visit(one, room, "1"), visit(two, room, MARKUP)
     browser = log_in(open_browser(), site, "privileged")

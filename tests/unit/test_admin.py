@@ -13,22 +13,24 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.admin.utils import quote
 from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
-from django.db import connection
+from django.db import connection, connections
 from django.test import Client
 from django.urls import reverse
 
 from channels_groups.admin import chart, pages
+from channels_groups.database.store import DatabaseStore
 from channels_groups.exceptions import StoreUnavailable
 from channels_groups.listing import SIZE
 from channels_groups.manager import get_group_manager
 from channels_groups.models import Group
 from channels_groups.names import own_name
+from channels_groups.stores import DATABASE
 from channels_groups.stores.base import Join, Leave
 
-from ..helpers import layers
-from ..stores.lab import Lab, member
+from ..helpers import databases, layers
+from ..stores.lab import DatabaseLab, Lab, member
 
-pytestmark = pytest.mark.django_db
+pytestmark = pytest.mark.django_db(databases=["default", "groups"])
 
 GROUPS = "/admin/channels_groups/group/"
 PROCESSES = "/admin/channels_groups/process/"
@@ -42,10 +44,14 @@ NAMES = [
 class Books:
     """What the store holds, written into it past all connections."""
 
-    def __init__(self, manager):
+    def __init__(self, manager, database):
         self.manager = manager
         self.store = manager.store
-        self.lab = Lab(self.store)
+        uses_database = isinstance(self.store, DatabaseStore)
+        self.lab = (
+            DatabaseLab(self.store, database) if uses_database else Lab(self.store)
+        )
+        self.store.attach()
         self.node = self.new_node()
 
     def new_node(self):
@@ -89,11 +95,39 @@ class Books:
         return [] if waiting is None or waiting.empty() else [waiting.get_nowait()[1]]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def groups_database(django_db_setup, django_db_blocker, tmp_path_factory):
+    """A database for the store, which each test leaves as it was."""
+    entry = databases.sqlite(tmp_path_factory.mktemp("groups"))
+    with django_db_blocker.unblock():
+        with databases.Database("groups", entry) as database:
+            yield database
+            connections["groups"].close()
+            del connections["groups"]
+
+
 @pytest.fixture
-def books(settings):
+def open_books(groups_database):
+    """Return a function that returns what a layer's store holds."""
+    opened = []
+
+    def open_books(alias="default"):
+        opened.append(Books(get_group_manager(alias), groups_database))
+        return opened[-1]
+
+    yield open_books
+    for books in opened:
+        async_to_sync(books.lab.close)()
+
+
+@pytest.fixture(params=["memory", "database"])
+def books(settings, request, groups_database, open_books):
     settings.CHANNELS_GROUPS = {}
     settings.CHANNEL_LAYERS = layers.memory_layer()
-    return Books(get_group_manager())
+    if request.param == "database":
+        settings.CHANNELS_GROUPS = {"default": {"STORE": DATABASE}}
+        settings.DATABASE_ROUTERS = [groups_database.router]
+    return open_books()
 
 
 @pytest.fixture
@@ -135,6 +169,11 @@ def names_in(response):
     """Return the names of the listed groups."""
     found = re.findall(r'<a href="[^"]*"><bdi class="name">(.*?)</bdi>', html(response))
     return [unescape(name) for name in found]
+
+
+def ids_in(response):
+    """Return the ids of the listed connections."""
+    return re.findall(r"<code>(m\d+|x)</code>", html(response))
 
 
 def html(response):
@@ -322,9 +361,9 @@ def test_who_is_gone_is_missed(admin_client, books, parts):
     assert not LogEntry.objects.exists()
 
 
-def test_a_full_channel_is_told(admin_client, books, settings):
+def test_a_full_channel_is_told(admin_client, books, settings, open_books):
     settings.CHANNEL_LAYERS = layers.memory_layer(capacity=1)
-    books = Books(get_group_manager())
+    books = open_books()
     own = async_to_sync(books.manager.channel_layer.new_channel)()
     books.join(("room", member("m1", channel=own)))
     url = page("room", "m1", "send")
@@ -332,6 +371,31 @@ def test_a_full_channel_is_told(admin_client, books, settings):
     response = admin_client.post(url, FIELDS["send"], follow=True)
     assert "It was not done" in text_of(response)
     assert LogEntry.objects.count() == 1
+
+
+@pytest.mark.parametrize("parts", ACTIONS)
+def test_what_may_have_been_done_is_said_and_logged(
+    admin_client, books, monkeypatch, parts
+):
+    own = async_to_sync(books.manager.channel_layer.new_channel)()
+    books.join(("room", member("m1", user="7", channel=own)), ("room", member("m2")))
+
+    async def fail(*args, **kwargs):
+        raise ConnectionError("It <broke>")
+
+    for name in ("send", "group_send"):
+        monkeypatch.setattr(books.manager.channel_layer, name, fail)
+    url = page("room", *parts)
+    shown = text_of(admin_client.post(url, FIELDS[parts[-1]], follow=True))
+    whom = "connection m1 of 7" if len(parts) == 2 else "all 2 connections"
+    does = {"send": "Send to", "close": "Close"}[parts[-1]]
+    assert f"{does} {whom}: It is not known whether this was done" in shown
+    assert ("or for how many" in shown) == (len(parts) == 1)
+    assert "The channel layer did not answer: It <broke>." in shown
+    assert LOGGED[parts] not in shown
+    said = LogEntry.objects.get().get_change_message()
+    assert said.startswith(f"Perhaps: {LOGGED[parts]} (")
+    assert "It &lt;broke&gt;" in html(admin_client.get(page("room", "history")))
 
 
 # What is shown
@@ -423,10 +487,7 @@ def test_each_member_has_a_process(admin_client, books):
     assert re.search(r" host 1 0 1 \d", shown)
 
 
-def test_who_lingers_is_on_no_process(admin_client, settings):
-    settings.CHANNELS_GROUPS = {"default": {"GRACE": 30}}
-    settings.CHANNEL_LAYERS = layers.memory_layer()
-    books = Books(get_group_manager())
+def test_who_lingers_is_on_no_process(admin_client, books):
     books.join(("room", member("m1", user="7")))
     async_to_sync(books.node.commit)(Leave("room", member("m1", user="7"), grace=30))
     shown = text_of(admin_client.get(page("room")))
@@ -526,14 +587,21 @@ def test_a_large_group_comes_in_pages(admin_client, books, monkeypatch):
     for number in range(3):
         given.clear()
         response = admin_client.get(url)
-        found += re.findall(r"<code>(m\d+|x)</code>", html(response))
+        found.append(ids_in(response))
         assert sum(given) <= 2 * SIZE
         assert (link_in(response, "First page") is None) == (number == 0)
+        assert (link_in(response, "Previous") is None) == (number == 0)
         assert "10001 connections" in text_of(response)
         url = page("room") + link_in(response, "Next")
-    assert len(found) == len(set(found)) >= 3 * SIZE
+    together = sum(found, [])
+    assert len(together) == len(set(together)) >= 3 * SIZE
+    for earlier in (1, 0):
+        response = admin_client.get(link_in(response, "Previous"))
+        assert ids_in(response) == found[earlier]
+    assert link_in(response, "Previous") is None
+    assert link_in(admin_client.get(page("room")), "Next") == link_in(response, "Next")
     last = admin_client.get(page("room"), {"p": f"{books.node.incarnation.id}:m09989"})
-    assert re.findall(r"<code>(m\d+|x)</code>", html(last)) == [*ids[-10:], "x"]
+    assert ids_in(last) == [*ids[-10:], "x"]
     assert link_in(last, "Next") is None
 
 
@@ -561,14 +629,14 @@ def test_a_store_that_does_not_answer(admin_client, books, monkeypatch):
     assert not LogEntry.objects.exists()
 
 
-def test_layers_are_kept_apart(admin_client, books, settings):
+def test_layers_are_kept_apart(admin_client, books, settings, open_books):
     settings.CHANNEL_LAYERS = {
         **layers.memory_layer(),
         "a/b <c>": layers.memory_layer()["default"],
         "strange": {"BACKEND": "tests.unit.test_admin.StrangeLayer"},
     }
-    Books(get_group_manager()).join(("here", member("m1")))
-    there = Books(get_group_manager("a/b <c>"))
+    open_books().join(("here", member("m1")))
+    there = open_books("a/b <c>")
     there.join(("there", member("m2")))
     channel = there.listen("there")
     assert names_in(admin_client.get(GROUPS)) == ["here"]
