@@ -1,4 +1,4 @@
-"""A connection for the scripts of one event loop and shard."""
+"""Scripts on redis-py's connections, past the client around them."""
 
 from __future__ import annotations
 
@@ -54,3 +54,17 @@ class Line:
             connection.socket_timeout = None
         self._connection = connection
         return connection
+
+
+async def borrow(client: Redis, command: bytes) -> Any:
+    """Send a packed command over a connection of a client's pool, as Line.call().
+
+    Past the client, which times and guards each command once more than the caller.
+    """
+    pool = client.connection_pool
+    connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+    try:
+        await connection.send_packed_command(command, check_health=False)
+        return await connection.read_response(disable_decoding=True)
+    finally:
+        await pool.release(connection)

@@ -44,7 +44,7 @@ from .base import (
     StoreRebuilding,
     Summary,
 )
-from .line import BROKEN, Line
+from .line import BROKEN, Line, borrow
 from .records import Records
 from .scripts import Script, glob, load
 from .verify import Verification
@@ -375,7 +375,7 @@ class RedisStore(BaseStore):
     async def _read(
         self, shard: int, script: Script, keys: list[str], args: list[Any]
     ) -> Any:
-        return await self._ask(script(self.client(shard), keys, [self.prefix, *args]))
+        return await self._ask(self._call(shard, script, keys, args))
 
     async def _ask(self, call: Awaitable[Any]) -> Any:
         """Await an answer in time, with not too many questions at once."""
@@ -401,12 +401,13 @@ class RedisStore(BaseStore):
         self, shard: int, script: Script, keys: list[str], args: list[Any]
     ) -> Any:
         args = [self.prefix, *args]
-        line = self._line(shard)
-        if line and not line.busy:
-            try:
-                return await line.call(script.pack(keys, args))
-            except BROKEN:
-                logger.debug("A script goes redis-py's own way.", exc_info=True)
+        command, line = script.pack(keys, args), self._line(shard)
+        try:
+            if line and not line.busy:
+                return await line.call(command)
+            return await borrow(self.client(shard), command)
+        except BROKEN:
+            logger.debug("A script goes redis-py's own way.", exc_info=True)
         return await script(self.client(shard), keys, args)
 
     def _line(self, shard: int) -> Line | None:

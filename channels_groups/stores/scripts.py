@@ -55,9 +55,7 @@ def _pack(values: Iterable[str | bytes | int | float]) -> bytes:
     """Return bulk strings of Redis' protocol, as redis-py would write them."""
     packed = []
     for value in values:
-        if isinstance(value, str):
-            value = value.encode()
-        elif not isinstance(value, bytes):
-            value = repr(value).encode()
+        if not isinstance(value, bytes):
+            value = str(value).encode()
         packed.append(b"$%d\r\n%b\r\n" % (len(value), value))
     return b"".join(packed)
