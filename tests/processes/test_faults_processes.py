@@ -202,6 +202,30 @@ async def test_told_to_stop(cluster, own_redis, server):
     await end(cluster, own_redis)
 
 
+@pytest.mark.parametrize("server", ["daphne", "uvicorn"])
+async def test_told_to_stop_amid_handshakes(cluster, own_redis, proxy, server):
+    """Whoever is within connect() then joins and leaves once, or does not join."""
+    (one,) = cluster.start("uvicorn")
+    (two,) = cluster.start(server, redis_url=proxy.url)
+    async with visitors([one, two]) as clients:
+        await check(cluster, clients)
+        proxy.delay(100)
+        coming = []
+        for number in range(40):  # At the end some are at each step of connect().
+            comer = connect(two, f"room {number % 7}", f"comer-{number}")
+            coming.append(asyncio.create_task(comer.open()))
+            await pause(0.02)
+        assert sum(task.done() for task in coming) < 35
+        await asyncio.to_thread(two.terminate)
+        await asyncio.wait(coming)
+        assert any(task.exception() for task in coming)
+        await aeventually(lambda: sum(client.is_open for client in clients) == 4)
+        await check(cluster, clients)
+        assert leaves(cluster, "lost") == []
+    # channels_redis core's, of a process that ended as it took a message.
+    await end(cluster, own_redis, excused=["$inflight"])
+
+
 async def test_all_told_to_stop(cluster, own_redis):
     """Nobody is left to tell of it but those who stop; nothing is left."""
     nodes = cluster.start("daphne", "uvicorn", "daphne")
