@@ -5,7 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, AsyncIterator, Iterable, Iterator, Union
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    AsyncIterator,
+    Hashable,
+    Iterable,
+    Iterator,
+    Union,
+)
 
 from asgiref.sync import async_to_sync
 
@@ -13,17 +21,104 @@ from . import names
 from .connection import LocalConnection, Message
 from .exceptions import ConnectionClosed, StoreUnavailable
 from .facts import check_info
+from .messages import check_event, close_message, to_payload
 from .relay import BAD_MESSAGE, call_layer
 from .stores.base import Member, StoreRebuilding
 
 if TYPE_CHECKING:
     from .manager import GroupManager
 
-#: RFC 6455: a close frame holds 125 bytes, two of them for the code.
-MAX_REASON = 123
+
+class Handle:
+    """Equal to another of its class that stands for the same."""
+
+    @property
+    def _key(self) -> Hashable:
+        raise NotImplementedError
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Handle) or type(self) is not type(other):
+            return NotImplemented
+        return self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
 
 
-class ConnectionGroup:
+class Recipients(Handle):
+    """Connections that can be written to, all at once."""
+
+    async def asend(
+        self,
+        text_data: str | None = None,
+        bytes_data: bytes | None = None,
+        *,
+        exclude: Iterable[Connection | str] = (),
+    ) -> None:
+        """Send a WebSocket frame to every connection's client.
+
+        Give one of text_data and bytes_data, else ValueError. ``exclude`` has
+        Connections or ids. Frames of one sender keep their order; what the channel
+        layer drops (channels_redis core beyond ``capacity``) is lost.
+        """
+        payload = to_payload(text_data, bytes_data)
+        await self._send_all({"type": "groups.send", **payload}, to_ids(exclude))
+
+    def send(
+        self,
+        text_data: str | None = None,
+        bytes_data: bytes | None = None,
+        *,
+        exclude: Iterable[Connection | str] = (),
+    ) -> None:
+        async_to_sync(self.asend)(text_data, bytes_data, exclude=exclude)
+
+    async def asend_json(
+        self, content: Any, *, exclude: Iterable[Connection | str] = ()
+    ) -> None:
+        """Send JSON to every connection's client. It is encoded once."""
+        await self.asend(json.dumps(content), exclude=exclude)
+
+    def send_json(
+        self, content: Any, *, exclude: Iterable[Connection | str] = ()
+    ) -> None:
+        async_to_sync(self.asend_json)(content, exclude=exclude)
+
+    async def asend_event(
+        self, message: Message, *, exclude: Iterable[Connection | str] = ()
+    ) -> None:
+        """Send a Channels message to every consumer's handler for its type."""
+        check_event(message)
+        await self._send_event(message, to_ids(exclude))
+
+    def send_event(
+        self, message: Message, *, exclude: Iterable[Connection | str] = ()
+    ) -> None:
+        async_to_sync(self.asend_event)(message, exclude=exclude)
+
+    async def aclose_all(
+        self, code: int | None = None, reason: str | None = None
+    ) -> None:
+        """Close every connection.
+
+        ``code`` is 1000 or from 3000 to 4999, else ValueError; ``reason`` has up
+        to 123 bytes, and daphne drops it. Returns when all processes are asked.
+        """
+        await self._send_all(close_message("groups.close", code, reason), [])
+
+    def close_all(self, code: int | None = None, reason: str | None = None) -> None:
+        async_to_sync(self.aclose_all)(code, reason)
+
+    async def _send_all(self, message: Message, exclude: list[str]) -> None:
+        """Send each connection, but for some ids, a message of this package."""
+        raise NotImplementedError
+
+    async def _send_event(self, message: Message, exclude: list[str]) -> None:
+        """Send each connection, but for some ids, what its consumer handles."""
+        raise NotImplementedError
+
+
+class ConnectionGroup(Recipients):
     """A group of connections, by name.
 
     A lazy handle: making one does no I/O and does not make the group, which comes
@@ -40,18 +135,6 @@ class ConnectionGroup:
 
     def __repr__(self) -> str:
         return f"<ConnectionGroup {self.name!r} of {self.manager.alias!r}>"
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, ConnectionGroup):
-            return NotImplemented
-        return self._key == other._key
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    @property
-    def _key(self) -> tuple[str, str]:
-        return self.manager.alias, self.name
 
     # Who is in it
 
@@ -130,80 +213,23 @@ class ConnectionGroup:
             if cursor is None:
                 return
 
-    # Writing to all of it
+    # Below
 
-    async def asend(
-        self,
-        text_data: str | None = None,
-        bytes_data: bytes | None = None,
-        *,
-        exclude: Iterable[Connection | str] = (),
-    ) -> None:
-        """Send a WebSocket frame to every member's client.
+    @property
+    def _key(self) -> Hashable:
+        return self.manager.alias, self.name
 
-        Give one of text_data and bytes_data, else ValueError. ``exclude`` has
-        Connections or ids. Frames keep their order per sender and group; what the
-        channel layer drops (channels_redis core beyond ``capacity``) is lost.
-        """
-        payload = to_payload(text_data, bytes_data)
-        await self._asend(
-            {"type": "groups.send", **payload, "exclude": to_ids(exclude)}
-        )
-
-    def send(
-        self,
-        text_data: str | None = None,
-        bytes_data: bytes | None = None,
-        *,
-        exclude: Iterable[Connection | str] = (),
-    ) -> None:
-        async_to_sync(self.asend)(text_data, bytes_data, exclude=exclude)
-
-    async def asend_json(
-        self, content: Any, *, exclude: Iterable[Connection | str] = ()
-    ) -> None:
-        """Send JSON to every member's client. It is encoded once."""
-        await self.asend(json.dumps(content), exclude=exclude)
-
-    def send_json(
-        self, content: Any, *, exclude: Iterable[Connection | str] = ()
-    ) -> None:
-        async_to_sync(self.asend_json)(content, exclude=exclude)
-
-    async def asend_event(
-        self, message: Message, *, exclude: Iterable[Connection | str] = ()
-    ) -> None:
-        """Send a Channels message to every member's handler for ``message["type"]``."""
-        check_event(message)
-        event = {"type": "groups.event", "message": message}
-        await self._asend({**event, "exclude": to_ids(exclude)})
-
-    def send_event(
-        self, message: Message, *, exclude: Iterable[Connection | str] = ()
-    ) -> None:
-        async_to_sync(self.asend_event)(message, exclude=exclude)
-
-    async def aclose_all(
-        self, code: int | None = None, reason: str | None = None
-    ) -> None:
-        """Close every member's connection.
-
-        ``code`` is 1000 or from 3000 to 4999, else ValueError; ``reason`` has up
-        to 123 bytes, and daphne drops it. Returns when all processes are asked.
-        """
-        await self._asend(close_message("groups.close", code, reason))
-
-    def close_all(self, code: int | None = None, reason: str | None = None) -> None:
-        async_to_sync(self.aclose_all)(code, reason)
-
-    async def _asend(self, message: Message) -> None:
+    async def _send_all(self, message: Message, exclude: list[str]) -> None:
         name = names.own_name(self.name)
-        layer = self.manager.channel_layer
-        call = layer.group_send(name, {**message, "group": self.name})
+        about = {"group": self.name, "exclude": exclude}
+        call = self.manager.channel_layer.group_send(name, {**message, **about})
         await call_layer(call, raises=BAD_MESSAGE)
 
+    async def _send_event(self, message: Message, exclude: list[str]) -> None:
+        await self._send_all({"type": "groups.event", "message": message}, exclude)
 
-class Connection:
+
+class Connection(Handle):
     """One connection, in this or another process.
 
     Two of one alias and id are equal, whatever group they were found in.
@@ -233,16 +259,8 @@ class Connection:
     def __repr__(self) -> str:
         return f"<Connection {self.id} of {self.user_id!r}>"
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Connection):
-            return NotImplemented
-        return self._key == other._key
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
     @property
-    def _key(self) -> tuple[str, str]:
+    def _key(self) -> Hashable:
         return self._manager.alias, self.id
 
     @property
@@ -371,36 +389,6 @@ class GroupChange:
             before + later.updated,
             self.previous,
         )
-
-
-def close_message(kind: str, code: int | None, reason: str | None) -> Message:
-    """Return the message that closes connections, or raise TypeError or ValueError."""
-    if code is not None and (not isinstance(code, int) or isinstance(code, bool)):
-        raise TypeError(f"A close code must be an int, not {type(code).__name__}.")
-    if code is not None and code != 1000 and not 3000 <= code <= 4999:
-        raise ValueError(f"A close code is 1000 or from 3000 to 4999, not {code}.")
-    if reason is not None and not isinstance(reason, str):
-        raise TypeError(f"A close reason must be a str, not {type(reason).__name__}.")
-    if reason is not None and len(reason.encode()) > MAX_REASON:
-        raise ValueError(f"A close reason has at most {MAX_REASON} bytes.")
-    return {"type": kind, "code": code, "reason": reason}
-
-
-def to_payload(text_data: str | None, bytes_data: bytes | None) -> Message:
-    if (text_data is None) == (bytes_data is None):
-        raise ValueError("Give one of text_data and bytes_data.")
-    if text_data is not None:
-        if not isinstance(text_data, str):
-            raise TypeError(f"text_data must be a str, not {type(text_data).__name__}.")
-        return {"text": text_data}
-    if not isinstance(bytes_data, bytes):
-        raise TypeError(f"bytes_data must be bytes, not {type(bytes_data).__name__}.")
-    return {"bytes": bytes_data}
-
-
-def check_event(message: Message) -> None:
-    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
-        raise ValueError('An event is a dict with a str under "type".')
 
 
 def to_ids(connections: Iterable[Union[Connection, str]]) -> list[str]:

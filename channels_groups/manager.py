@@ -12,7 +12,8 @@ from django.core.signals import setting_changed
 
 from . import conf
 from .connection import LocalConnection, Message
-from .groups import Connection, ConnectionGroup, close_message
+from .groups import Connection, ConnectionGroup
+from .messages import close_message
 from .meters import METERS
 from .node import find_nodes
 from .relay import BAD_MESSAGE, call_layer

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any, AsyncIterator, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, AsyncIterator, Hashable, Iterator
 
 from asgiref.sync import async_to_sync
 
 from .connection import Message
 from .facts import check_user_id
-from .groups import (
-    Connection,
-    ConnectionGroup,
-    check_event,
-    close_message,
-    to_ids,
-    to_payload,
-)
-from .relay import gather_all
+from .groups import Connection, ConnectionGroup, Recipients
+from .relay import BAD_MESSAGE, call_layer, gather_all
 
 if TYPE_CHECKING:
     from .manager import GroupManager
 
 
-class GroupUser:
+class GroupUser(Recipients):
     """A user id, and the connections that are in groups under it.
 
     A lazy handle: making one does no I/O, and there need not be such a user. A
@@ -40,18 +32,6 @@ class GroupUser:
 
     def __repr__(self) -> str:
         return f"<GroupUser {self.user_id!r} of {self.manager.alias!r}>"
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, GroupUser):
-            return NotImplemented
-        return self._key == other._key
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    @property
-    def _key(self) -> tuple[str, str]:
-        return self.manager.alias, self.user_id
 
     # Where it is
 
@@ -94,70 +74,11 @@ class GroupUser:
     def __iter__(self) -> Iterator[Connection]:
         return iter(async_to_sync(_to_list)(self.__aiter__()))
 
-    # Writing to all of it
-
-    async def asend(
-        self,
-        text_data: str | None = None,
-        bytes_data: bytes | None = None,
-        *,
-        exclude: Iterable[Connection | str] = (),
-    ) -> None:
-        """Send a WebSocket frame to each connection's client. Give one of the two.
-
-        ``exclude``: Connections, or their ids, that do not get it.
-        """
-        to_payload(text_data, bytes_data)
-        for_each = await self._others(exclude)
-        await gather_all(one.asend(text_data, bytes_data) for one in for_each)
-
-    def send(
-        self,
-        text_data: str | None = None,
-        bytes_data: bytes | None = None,
-        *,
-        exclude: Iterable[Connection | str] = (),
-    ) -> None:
-        async_to_sync(self.asend)(text_data, bytes_data, exclude=exclude)
-
-    async def asend_json(
-        self, content: Any, *, exclude: Iterable[Connection | str] = ()
-    ) -> None:
-        """Send JSON to each connection's client. It is encoded once."""
-        await self.asend(json.dumps(content), exclude=exclude)
-
-    def send_json(
-        self, content: Any, *, exclude: Iterable[Connection | str] = ()
-    ) -> None:
-        async_to_sync(self.asend_json)(content, exclude=exclude)
-
-    async def asend_event(
-        self, message: Message, *, exclude: Iterable[Connection | str] = ()
-    ) -> None:
-        """Send a Channels message to each consumer's handler for its type."""
-        check_event(message)
-        for_each = await self._others(exclude)
-        await gather_all(one.asend_event(message) for one in for_each)
-
-    def send_event(
-        self, message: Message, *, exclude: Iterable[Connection | str] = ()
-    ) -> None:
-        async_to_sync(self.asend_event)(message, exclude=exclude)
-
-    async def aclose_all(
-        self, code: int | None = None, reason: str | None = None
-    ) -> None:
-        """Close each connection, for instance when the user logs out.
-
-        Code and reason are as in ConnectionGroup.aclose_all().
-        """
-        close_message("groups.close", code, reason)
-        await gather_all([one.aclose(code, reason) async for one in self])
-
-    def close_all(self, code: int | None = None, reason: str | None = None) -> None:
-        async_to_sync(self.aclose_all)(code, reason)
-
     # Below
+
+    @property
+    def _key(self) -> Hashable:
+        return self.manager.alias, self.user_id
 
     async def _memberships(self) -> AsyncIterator[Connection]:
         """Iterate over the memberships; a connection may be in several groups."""
@@ -169,13 +90,19 @@ class GroupUser:
             if cursor is None:
                 return
 
-    async def _others(self, exclude: Iterable[Connection | str]) -> list[Connection]:
-        """Return the connections but some, which may have another id in each group."""
-        ids = set(to_ids(exclude))
+    async def _send_all(self, message: Message, exclude: list[str]) -> None:
+        """Send to each channel once; a connection may have an id in each group."""
         found = [connection async for connection in self._memberships()]
-        excluded = {one.channel_name for one in found if one.id in ids}
-        others = {one.channel_name: one for one in found}
-        return [one for name, one in others.items() if name not in excluded]
+        excluded = {one.channel_name for one in found if one.id in exclude}
+        channels = dict.fromkeys(one.channel_name for one in found)
+        send = self.manager.channel_layer.send
+        await gather_all(
+            call_layer(send(channel, message), raises=BAD_MESSAGE)
+            for channel in channels
+            if channel not in excluded
+        )
+
+    _send_event = _send_all
 
 
 async def _to_list(found: AsyncIterator[Any]) -> list[Any]:

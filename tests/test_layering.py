@@ -15,7 +15,10 @@ LEVELS = [
         *("names", "signals"),
     ],
     ["stores", "database"],
-    ["connection", "evictor", "lease", "listing", "receiver", "relay", "thread"],
+    [
+        *("connection", "evictor", "lease", "listing", "messages", "receiver"),
+        *("relay", "thread"),
+    ],
     [
         *("announcer", "changes", "groups", "membership", "node", "shard"),
         *("shutdown", "users", "state", "watch", "writer"),

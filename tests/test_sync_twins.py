@@ -10,7 +10,7 @@ from channels_groups.consumers import (
     GroupConsumerMixin,
     GroupStateConsumerMixin,
 )
-from channels_groups.groups import Connection, ConnectionGroup
+from channels_groups.groups import Connection, ConnectionGroup, Recipients
 from channels_groups.manager import GroupManager
 from channels_groups.users import GroupUser
 
@@ -18,10 +18,10 @@ from channels_groups.users import GroupUser
 SPECIAL = {"__aiter__": "__iter__"}
 
 TWINS = {
+    Recipients: {"asend", "asend_json", "asend_event", "aclose_all"},
     ConnectionGroup: {
         *("acount", "auser_count", "ausers", "aexists", "aget", "__aiter__"),
         "arevision",
-        *("asend", "asend_json", "asend_event", "aclose_all"),
     },
     Connection: {
         *("asend", "asend_json", "asend_event", "aclose"),
@@ -29,7 +29,6 @@ TWINS = {
     },
     GroupUser: {
         *("aconnected", "aconnection_count", "agroups", "__aiter__"),
-        *("asend", "asend_json", "asend_event", "aclose_all"),
     },
     GroupManager: {
         *("aget_group", "agroups", "agroup_count", "amembership_count", "aclose_all"),

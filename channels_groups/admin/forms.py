@@ -6,7 +6,8 @@ from typing import Any, Union
 
 from django import forms
 
-from ..groups import MAX_REASON, Connection, ConnectionGroup, close_message
+from ..groups import Connection, ConnectionGroup
+from ..messages import MAX_REASON, close_message
 from ..models import visible
 
 Target = Union[ConnectionGroup, Connection]

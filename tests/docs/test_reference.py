@@ -21,7 +21,7 @@ PACKAGE = ROOT / "channels_groups"
 PUBLIC = {
     "metrics": set(),
     "consumers": {"check_info", "check_user_id"},
-    "groups": {"check_event", "close_message", "to_ids", "to_payload"},
+    "groups": {"Handle", "Recipients", "to_ids"},
     "users": set(),
     "manager": set(),
     "signals": set(),

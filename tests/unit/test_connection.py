@@ -6,8 +6,9 @@ import pytest
 
 from channels_groups.connection import LocalConnection, start, to_frame
 from channels_groups.exceptions import ConnectionClosed
-from channels_groups.groups import GroupChange, close_message
+from channels_groups.groups import GroupChange
 from channels_groups.manager import get_group_manager
+from channels_groups.messages import close_message
 
 from ..helpers.eventually import aeventually
 
