@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Awaitable, Callable, Coroutine
 
 from channels import DEFAULT_CHANNEL_LAYER
 
+from .deadline import in_time
 from .exceptions import ConnectionClosed
 from .meters import METERS
 from .receiver import Receiver
@@ -25,6 +26,9 @@ Message = dict[str, Any]
 
 CONNECTING, OPEN, CLOSED = "connecting", "open", "closed"
 
+#: Seconds for a client that is slow to take the close, as long as uvicorn gives it to
+#: answer one.
+GOODBYE = 10
 #: RFC 6455: try again later. For a client that does not read what it is sent.
 TRY_AGAIN_LATER = 1013
 
@@ -206,7 +210,8 @@ class LocalConnection:
         self._state = CLOSED
         self._outbox.clear()
         self._closer = self._loop.create_task(
-            self._finish(self._send(message)), name=f"close connection {self.id}"
+            self._finish(in_time(self._send(message), GOODBYE)),
+            name=f"close connection {self.id}",
         )
         code = 1000 if code is None else code
         self._append({"type": "websocket.disconnect", "code": code})
@@ -222,10 +227,19 @@ class LocalConnection:
             await self._receiver.stop()
         if self._closer:
             await asyncio.wait([self._closer], timeout=1)
-        for task in (self._writer, self._closer):
-            if task and not task.done():
-                task.cancel()
-                await asyncio.wait([task])
+        writer = self._writer
+        if writer and not writer.done():
+            writer.cancel()
+            await asyncio.wait([writer])
+
+    async def say_goodbye(self) -> None:
+        """Wait until the server has taken the close, if there is one.
+
+        Where the server applies backpressure it does when the client has read some
+        of what waits there; it would send none once the application has returned.
+        """
+        if self._closer:
+            await asyncio.wait([self._closer])
 
     # Below
 

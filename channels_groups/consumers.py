@@ -50,6 +50,7 @@ class _GroupConsumer:
             )
         finally:
             await node.disconnect(connection)
+            await connection.say_goodbye()
 
     @property
     def channel_receive(self) -> Any:

@@ -13,6 +13,7 @@ from channels_groups import names
 from channels_groups.consumers import AsyncGroupConsumerMixin
 from channels_groups.exceptions import ConnectionClosed
 from channels_groups.manager import get_group, get_group_manager
+from channels_groups.node import find_nodes
 
 from ..helpers.eventually import aeventually
 from .chats import AsyncChat, Client, async_only, cases, in_memory
@@ -511,7 +512,7 @@ async def test_a_short_group_expiry_deafens_nobody(connect, layer_config):
 
 
 class SlowClient(Client):
-    """A client that does not read: the server's send waits."""
+    """A client that does not read: the server's send waits, as uvicorn's does."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -519,7 +520,7 @@ class SlowClient(Client):
 
     async def _run(self, scope, receive, send):
         async def send_slowly(message):
-            if message["type"] == "websocket.send":
+            if message["type"] != "websocket.accept":
                 await self.reads.wait()
             await send(message)
 
@@ -541,10 +542,14 @@ async def test_a_slow_client_delays_nobody_and_is_closed_past_its_outbox(
     assert await get_group("room").acount() == 2
     for number in range(10, 15):
         await get_group("room").asend(str(number))
-    assert await slow.close_code() == (1013, "too slow")
     assert await ann.frames(5) == [str(number) for number in range(10, 15)]
     await aeventually(get_group("room").acount, equals=1)
     assert "10 messages behind" in caplog.text
+    # It is told why if it reads again.
+    await aeventually(lambda: not find_nodes("default")[0].connections.get(slow.id))
+    assert not slow.future.done()
+    slow.reads.set()
+    assert await slow.close_code() == (1013, "too slow")
     await slow.end()
 
 

@@ -44,6 +44,17 @@ class DeafClient:
         self._protocol.send_text(json.dumps(message).encode())
         self._flush()
 
+    def read_to_end(self) -> int | None:
+        """Read all that was sent after all; return the code that it was closed with."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        while self._protocol.close_rcvd is None and (
+            data := self._socket.recv(1 << 16)
+        ):
+            self._protocol.receive_data(data)
+            self._protocol.events_received()
+        received = self._protocol.close_rcvd
+        return None if received is None else received.code
+
     def close(self) -> None:
         """Close the TCP connection with no word of WebSocket."""
         self._socket.close()

@@ -90,6 +90,30 @@ async def test_a_client_too_slow_is_closed_and_told(connection, server, caplog):
     assert server.texts == []
 
 
+async def test_a_slow_client_hears_why_it_is_closed_if_it_reads_in_time(server):
+    connection = slow_connection(server)
+    connection.close(1013)
+    connection.ended = True
+    await connection.finish()
+    goodbye = asyncio.create_task(connection.say_goodbye())
+    await asyncio.sleep(0)
+    assert not goodbye.done()
+    server.reads.set()
+    await asyncio.wait_for(goodbye, 5)
+    assert server.sent[-1] == {"type": "websocket.close", "code": 1013}
+
+
+def slow_connection(server):
+    """Return a connection of a server whose every send waits, as uvicorn's does."""
+    server.reads.clear()
+
+    async def send(message):
+        await server.reads.wait()
+        await server.send(message)
+
+    return LocalConnection(None, {"type": "websocket"}, send, 3)
+
+
 async def test_a_consumer_too_slow_is_closed(connection, server, caplog):
     for number in range(4):
         connection.put({"type": "note", "number": number})
@@ -136,16 +160,17 @@ async def test_closing_twice_closes_once(connection, server):
     assert server.sent == [ACCEPT, close]
 
 
-async def test_closing_does_not_wait_for_the_client(server):
-    async def send(message):
-        await asyncio.Event().wait()
-
-    connection = LocalConnection(None, {"type": "websocket"}, send, 3)
+async def test_closing_does_not_wait_for_the_client(server, monkeypatch):
+    """One that never reads is given up at last."""
+    monkeypatch.setattr("channels_groups.connection.GOODBYE", 0.5)
+    connection = slow_connection(server)
     connection.close()
     message = await connection.receive()
     assert message == {"type": "websocket.disconnect", "code": 1000}
     connection.ended = True
     await asyncio.wait_for(connection.finish(), 5)
+    await asyncio.wait_for(connection.say_goodbye(), 5)
+    assert server.sent == []
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
