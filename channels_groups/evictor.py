@@ -6,7 +6,6 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Sequence
 
-from .exceptions import StoreUnavailable
 from .meters import METERS
 from .stores.base import LINGERING
 
@@ -78,11 +77,7 @@ class Evictor:
             self._shard.announce_loss(loss, reason)
         if eviction.done:
             self._next()
-        try:
-            await self._writer.discard(eviction.entries)
-        except StoreUnavailable:
-            # The layer drops them after group_expiry.
-            logger.debug("A dead channel stays in the layer.", exc_info=True)
+        self._writer.discard(eviction.entries)
 
     def stop(self) -> None:
         """Leave those that have not been evicted to others."""

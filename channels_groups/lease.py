@@ -42,7 +42,7 @@ class Lease:
         self._renewed = self._loop.time()
         self._waiting: list[asyncio.Future[None]] = []
         self._failed_at: float | None = None
-        self._failing: set[str] = set()
+        self._failing: set[object] = set()
         self._renewing = asyncio.Lock()
         #: What the store last failed with, until it answers again.
         self.error: StoreUnavailable | None = None
@@ -101,26 +101,30 @@ class Lease:
 
     def fail(self, what: str, error: StoreUnavailable) -> None:
         """Note that the store did not answer the writer or a heartbeat."""
-        self.error = error
         self._renewals = 0
+        self.note(what, error)
+
+    def note(self, what: object, error: StoreUnavailable) -> None:
+        """Note what fails, be it the layer, which is no reason not to evict."""
+        self.error = error
         self._failing.add(what)
         if self._failed_at is None:
             self._failed_at = self._loop.time()
-            what = "Group membership is unavailable: %s"
-            logger.error(what, error, extra=self.about)
+            text = "Group membership is unavailable: %s"
+            logger.error(text, error, extra=self.about)
             for meter in METERS:
                 meter.unavailable(**self.about)
 
-    def succeed(self, what: str) -> None:
-        """Note that the store answered."""
+    def succeed(self, what: object) -> None:
+        """Note that the store, or the layer, answered."""
         self._failing.discard(what)
         if self._failed_at is not None and not self._failing:
             self.error = None
             seconds = self._loop.time() - self._failed_at
             self._failed_at = None
             extra = {**self.about, "seconds": seconds}
-            what = "Group membership is back after %.1f s."
-            logger.warning(what, seconds, extra=extra)
+            text = "Group membership is back after %.1f s."
+            logger.warning(text, seconds, extra=extra)
             for meter in METERS:
                 meter.available(**self.about)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from .connection import LocalConnection, Message
@@ -118,6 +119,10 @@ class LocalGroup:
         self.entered = False
         #: The layer may have some of them there.
         self.touched = False
+        #: The layer may have forgotten them, or soon will.
+        self.stale = False
+        #: What is to be committed once they are entered, in order.
+        self.waiting: deque[Request] = deque()
         #: The layer's groups and the channels of this node that are to be in them.
         self.entries: list[Entry] = []
         #: Where other code's messages to the group arrive.

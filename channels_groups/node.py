@@ -202,6 +202,11 @@ class Node:
         """Note that a membership which this node let linger does so no more."""
         self._shards[self.store.shard(group)].end_lingering(group, id)
 
+    def enter_again(self, host: int) -> None:
+        """Enter the groups again that a host of the layer may have forgotten."""
+        for shard in self._shards:
+            shard.enter_again(host)
+
     def close_if_idle(self) -> None:
         """Go with the last connection, and with the last membership that lingers."""
         if self.connections or self._closing:

@@ -11,6 +11,8 @@ logger = logging.getLogger("channels_groups")
 
 #: Seconds between two attempts while the layer or the store fails.
 RETRY = 0.25
+#: Seconds in which the layer should know that a channel has gone.
+ENDING = 1.5
 
 
 class Receiver:
@@ -39,7 +41,10 @@ class Receiver:
     async def stop(self) -> None:
         """Stop, once, and wait for the end."""
         self._task.cancel()
-        await asyncio.wait([self._task])
+        if not await self.wait(ENDING):
+            # Pub/sub waits for a Redis that is away; then it is a stray.
+            self._task.cancel()
+            await asyncio.wait([self._task])
         if self._buffers is not None:
             self._buffers.pop(self.channel, None)
         elif not self._cancelled:

@@ -25,8 +25,6 @@ logger = logging.getLogger("channels_groups")
 
 #: Seconds until a call of the layer counts as unanswered.
 TIMEOUT = 1.5
-#: Calls of the layer under way at once: a pool of redis-py 8 has 100 connections.
-CALLS = 20
 #: What a layer raises because of a message that it cannot pack, or hold.
 BAD_MESSAGE = (TypeError, ValueError, OverflowError, ChannelFull)
 
@@ -48,7 +46,6 @@ class Relay:
         self._receiver: Receiver | None = None
         self.started = False
         self._heard: dict[str, asyncio.Future[None]] = {}
-        self._calls = asyncio.Semaphore(CALLS)
         self._thread = OwnThread() if self._store.layer_may_block else None
         self._kinds: dict[str, Callable[[Message], None]] = {
             "groups.send": self._send,
@@ -73,27 +70,27 @@ class Relay:
         if not self._store.layer_confirms:
             # channels_postgres drops what comes before, and would listen twice if
             # another channel were read meanwhile.
-            await self.hear()
+            await self._hear_first()
         self.started = True
 
     async def stop(self) -> None:
         """Stop reading the channel."""
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
-            async with self._calls:
-                await end_receiver(self._layer, receiver)
+            await end_receiver(self._layer, receiver)
         if self._thread is not None:
             await self._thread.stop()
 
     async def enter(self, group: LocalGroup) -> None:
         """Add this node to the layer's groups of a group, as far as commits do not."""
-        group.entries = [Entry(names.own_name(group.name), self.channel)]
-        if self._node.settings.plain_group_send:
+        own, *plain = self.groups_of(group.name)
+        group.entries = [Entry(own, self.channel)]
+        for name in plain:
             if group.plain is None:
-                channel = await self._call(self._layer.new_channel())
+                channel = await self._call(self._store.new_channel(self._layer, name))
                 group.plain = Receiver(self._layer, channel, group.put, beside=True)
-            entry = Entry(names.plain_name(group.name), group.plain.channel)
-            group.entries.append(entry)
+                await asyncio.sleep(0)  # Pub/sub must know a channel that is added.
+            group.entries.append(Entry(name, group.plain.channel))
         for entry in self._others(group):
             await self._call(self._layer.group_add(*entry))
         if not self._store.layer_confirms:
@@ -114,18 +111,14 @@ class Relay:
         if plain is not None:
             await plain.stop()
 
-    async def abandon(self, groups: Iterable[LocalGroup]) -> None:
-        """Leave the layer's groups with this channel, as far as evictions do not.
+    def abandoned(self, groups: Iterable[LocalGroup]) -> list[Entry]:
+        """Return the places of this channel that evictions do not take from it.
 
         channels_redis pub/sub would keep its subscriptions for it for ever.
         """
         adds = self._store.adds
         entries = [group.entries[0] for group in groups if group.entries]
-        others = [one for one in entries if not adds(self._shard, one)]
-        try:
-            await gather_all(self.discard(entry) for entry in others)
-        except StoreUnavailable:
-            logger.debug("A channel stays in the layer.", exc_info=True)
+        return [one for one in entries if not adds(self._shard, one)]
 
     async def discard(self, entry: Entry) -> None:
         """Take a channel out of a group of the layer."""
@@ -134,17 +127,35 @@ class Relay:
     async def give_up_strays(self) -> None:
         """Unsubscribe from what the layer could not be told while it was away."""
         channels, groups = find_strays(self._layer)
-        for channel in channels:
-            await self._call(give_up_stray(self._layer, channel))
-        for group in groups:
-            # A group that somebody enters meanwhile stays subscribed.
-            await self._call(self._layer.group_add(group, self.channel))
-            await self._call(self._layer.group_discard(group, self.channel))
+        calls = [give_up_stray(self._layer, channel) for channel in channels]
+        given_up = [self._call(call) for call in calls]
+        await gather_all(given_up + [self._give_up_stray_group(one) for one in groups])
+
+    async def _give_up_stray_group(self, group: str) -> None:
+        # A group that somebody enters meanwhile stays subscribed.
+        await self._call(self._layer.group_add(group, self.channel))
+        await self._call(self._layer.group_discard(group, self.channel))
+
+    def groups_of(self, group: str) -> list[str]:
+        """Return the layer's groups of a group, the library's own first."""
+        if self._node.settings.plain_group_send:
+            return [names.own_name(group), names.plain_name(group)]
+        return [names.own_name(group)]
 
     def _others(self, group: LocalGroup) -> list[Entry]:
         """Return the entries that commits do not write."""
         adds = self._store.adds
         return [one for one in group.entries if not adds(self._shard, one)]
+
+    async def _hear_first(self) -> None:
+        try:
+            await self.hear()
+        except StoreUnavailable:
+            if self._store.shards > 1 and self._receiver is not None:
+                # The next channel may be on another host, which is not away.
+                receiver, self._receiver = self._receiver, None
+                await receiver.stop()
+            raise
 
     async def hear(self, group: str | None = None) -> None:
         """Send a message to oneself, or to the layer's group, until it is heard."""
@@ -164,11 +175,10 @@ class Relay:
             del self._heard[nonce]
 
     async def _call(self, call: Awaitable[Any]) -> Any:
-        """Await the layer, with not too many calls at once."""
-        async with self._calls:
-            if self._thread is not None:
-                call = self._thread.run(call)
-            return await call_layer(call)
+        """Await the layer, in a thread if it may block."""
+        if self._thread is not None:
+            call = self._thread.run(call)
+        return await call_layer(call)
 
     # What arrives
 

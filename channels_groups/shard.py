@@ -108,6 +108,10 @@ class Shard:
         await self._writer.close()
         await self.reporter.stop()
 
+    def enter_again(self, host: int) -> None:
+        """Enter the groups again that a host of the layer may have forgotten."""
+        self._writer.enter_again(host)
+
     async def abandon(self) -> None:
         """Give up the lease: there is nobody left to write."""
         await self._writer.abandon()
@@ -236,10 +240,10 @@ class Shard:
         return request.result()
 
     async def _wait_for_answer(self, request: Request, deadline: float) -> None:
-        """Wait for the store; also longer, as long as it answers others before."""
+        """Wait for an answer; also longer, as long as others get theirs before."""
         now = self.node.loop.time
         while not await request.wait(deadline - now()):
-            deadline = max(deadline, self._writer.answered_at + TIMEOUT)
+            deadline = max(deadline, self._writer.last_answer(request) + TIMEOUT)
             if deadline <= now():
                 raise StoreUnavailable(
                     f"{self.node.store} did not answer in time."

@@ -14,8 +14,9 @@ from .evictor import Evictor
 from .exceptions import ConnectionClosed, StoreUnavailable
 from .lease import Lease
 from .membership import ENDED, LocalGroup, Membership
+from .places import Places
 from .receiver import RETRY, find_strays
-from .relay import Relay, gather_all
+from .relay import Relay
 from .stores.base import (
     Answer,
     Entry,
@@ -133,10 +134,12 @@ class Writer:
     """Commits a node's joins and leaves to one shard.
 
     One commit is under way at a time and the rest gathers for the next, so the
-    order of operations is the order of their answers and of their signals. The
-    node's place in the layer's groups is changed between commits, by the same
-    task: before the first member of a group is in the store, after the last is
-    out. So is its identity: taken, lost, written back.
+    order of operations is the order of their answers and of their signals. So is
+    the node's identity changed, between commits: taken, lost, written back.
+
+    The node enters the layer's groups of a group before its first member is in the
+    store, and leaves them after the last is out. Requests of a group that is not
+    entered wait with it, in order, and the others go on.
 
     While the task has nothing to do, whoever brings an operation may be the
     writer for it, in a task of their own, which spares two turns of the loop.
@@ -157,7 +160,7 @@ class Writer:
         self._store = shard.node.store
         self._loop = shard.node.loop
         self._groups = shard.groups
-        self._relay = self._make_relay()
+        self._places = Places(shard, self.lease, self._go_on, self._note_settled)
         self._sequence = 0
         #: What the store has of this node, by its answers.
         self._acknowledged = 0
@@ -166,11 +169,6 @@ class Writer:
         self._auditing: deque[str] = deque()
         self._queue: deque[Request] = deque()
         self._batch: list[Request] = []
-        self._left: dict[str, LocalGroup] = {}
-        #: When each group was entered, in that order, and those to enter again.
-        self._entered: dict[str, float] = {}
-        self._stale: list[str] = []
-        self._has_strays = False
         #: What a renewal said of this incarnation: "lost" or "emptied".
         self._disowned = ""
         self._wake = asyncio.Event()
@@ -200,6 +198,17 @@ class Writer:
             else:
                 self._idle = True
 
+    @property
+    def _relay(self) -> Relay:
+        return self._places.relay
+
+    def last_answer(self, request: Request) -> float:
+        """Return when that which a request waits for last answered anybody."""
+        group = self._groups.get(request.operation.group)
+        if group is None or not group.waiting:
+            return self.answered_at
+        return self._places.answered_at(group)
+
     def submit(self, request: Request) -> None:
         """Put an operation into the next commit but one, at the latest."""
         self._queue.append(request)
@@ -211,14 +220,15 @@ class Writer:
         It does not wait in the queue for a store that is away, as thousands may.
         """
         request.drop()
+        group = self._groups.get(request.operation.group)
+        waits = group is not None and request in group.waiting
         with suppress(ValueError):  # It is in the batch, which goes without it.
-            self._queue.remove(request)
+            (group.waiting if group and waits else self._queue).remove(request)
 
     def leave_layer(self, group: LocalGroup) -> None:
         """Take the node out of the layer's groups of a group without members."""
         if group.touched:
-            self._left[group.name] = group
-            self._notify()
+            self._places.tend(group)
         else:
             del self._groups[group.name]
 
@@ -233,19 +243,12 @@ class Writer:
 
         And leave those that it could not be told to leave.
         """
-        if self._find_strays():
-            self._notify()
-        expiry = getattr(self._node.layer, "group_expiry", None)
-        if not expiry or self._stale:  # 0 is channels_postgres' for never.
-            return
-        # The next heartbeat must not find one that is past its half.
-        oldest = self._loop.time() + self._node.settings.renewal - expiry / 2
-        for name, entered in self._entered.items():
-            if entered > oldest or len(self._stale) == BATCH:
-                break
-            self._stale.append(name)
-        if self._stale:
-            self._notify()
+        self._find_strays()
+        self._places.refresh()
+
+    def enter_again(self, host: int) -> None:
+        """Enter the groups again that a host of the layer may have forgotten."""
+        self._places.enter_again(host)
 
     def begin_to_evict(self, dead: Sequence[str]) -> None:
         """Evict dead nodes between commits."""
@@ -259,9 +262,9 @@ class Writer:
         self.begin_to_evict(dead)
         await self._evictor.wait()
 
-    async def discard(self, entries: Iterable[Entry]) -> None:
+    def discard(self, entries: Iterable[Entry]) -> None:
         """Take a dead node's channels out of the layer's groups."""
-        await gather_all(self._relay.discard(entry) for entry in entries)
+        self._places.discard(entries)
 
     async def close(self) -> None:
         """Write what is left to write, then give up the lease."""
@@ -317,12 +320,6 @@ class Writer:
             await self._be_reborn()
         elif self._is_evicting():
             await self._evictor.step()
-        elif self._left:
-            await self._leave_layer()
-        elif self._stale:
-            await self._refresh()
-        elif self._has_strays:
-            await self._give_up_strays()
         elif self._queue:
             self._gather()
         else:
@@ -334,8 +331,7 @@ class Writer:
         """Return whether a step would do more than to wait."""
         return any(
             (
-                *(self._queue, self._batch, self._left, self._stale),
-                *(self._has_strays, self._evictor.has_work),
+                *(self._queue, self._batch, self._evictor.has_work),
                 *(self._disowned, self._closing),
             )
         )
@@ -358,13 +354,14 @@ class Writer:
             self._evictor.unanswered
             or self._queue
             or self._batch
-            or self._left
+            or self._places.has_work
             or self._shard.memberships()
             or self._find_strays()
         )
 
     async def _end(self) -> None:
         self._evictor.stop()
+        await self._places.stop()
         await self.lease.stop()
         await self._relay.stop()
         await self.abandon()
@@ -372,7 +369,7 @@ class Writer:
     # Commits
 
     def _gather(self) -> None:
-        """Take the next batch out of the queue; it is none if all was dropped.
+        """Take the next batch out of the queue; it is none if all was dropped or waits.
 
         A leave comes in a later one than its join, whose answer may give the
         membership the id of one that is resumed.
@@ -387,15 +384,30 @@ class Writer:
                 if member is not request.operation.member:
                     request.operation = replace(request.operation, member=member)
             self._queue.popleft()
-            if not request.dropped:
+            if not (request.dropped or self._must_wait(request)):
                 self._batch.append(request)
                 if isinstance(request.operation, Join):
                     joining.add(request.membership)
         self._sequence += bool(self._batch)
 
+    def _must_wait(self, request: Request) -> bool:
+        """Let a request wait until the layer's groups of its group are entered."""
+        group = self._groups.get(request.operation.group)
+        if group is None or group.entered or not group.members:
+            return False
+        group.waiting.append(request)
+        self._places.tend(group)
+        return True
+
+    def _go_on(self, group: LocalGroup) -> None:
+        """Commit what has waited for a group, before what has come since."""
+        if group.waiting:
+            self._queue.extendleft(reversed(group.waiting))
+            group.waiting.clear()
+            self._notify()
+
     async def _commit(self) -> None:
         """Commit the batch; again with the same number if no answer came."""
-        await self._enter_layer({request.operation.group for request in self._batch})
         if not self._batch[0].sent:
             self._batch = [one for one in self._batch if not one.dropped]
         try:
@@ -494,52 +506,22 @@ class Writer:
 
     # The layer
 
-    async def _enter_layer(self, names: Iterable[str]) -> None:
-        groups = [self._groups[name] for name in names if name in self._groups]
-        groups = [one for one in groups if not one.entered and one.members]
-        for group in groups:
-            group.touched = True
-        await gather_all(self._enter(group) for group in groups)
-
-    async def _enter(self, group: LocalGroup) -> None:
-        await self._relay.enter(group)
-        self._entered[group.name] = self.answered_at = self._loop.time()
-
-    async def _leave_layer(self) -> None:
-        """Leave the groups without members; others may become so meanwhile."""
-        left = [group for group in self._left.values() if not group.members]
-        self._left = {group.name: group for group in left}
-        await gather_all(self._relay.exit(group) for group in left)
-        for group in left:
-            del self._left[group.name]
-            self._entered.pop(group.name, None)
-            if not group.members:
-                self._groups.pop(group.name, None)
-
-    async def _refresh(self) -> None:
-        stale, self._stale = self._stale, []
-        groups = [self._groups[name] for name in stale if name in self._groups]
-        await gather_all(self._relay.refresh(group) for group in groups)
-        for name in stale:
-            if self._entered.pop(name, None) is not None:
-                self._entered[name] = self._loop.time()
-
     def _find_strays(self) -> bool:
         """Look for what the layer could not be told to leave, as the store was away."""
-        self._has_strays = any(find_strays(self._node.layer))
-        return self._has_strays
+        found = any(find_strays(self._node.layer))
+        if found:
+            self._places.give_up_strays()
+        return found
 
-    async def _give_up_strays(self) -> None:
-        self._has_strays = False
-        await self._relay.give_up_strays()
+    def _note_settled(self) -> None:
+        """Nothing more has to be done in the layer, or can be."""
+        if self._closing:
+            self._notify()
 
     def _entries(self, operations: Iterable[Operation]) -> dict[str, list[Entry]]:
         names = {operation.group for operation in operations}
         groups = {name: self._groups.get(name) for name in names}
         return {name: group.entries if group else [] for name, group in groups.items()}
-
-    def _make_relay(self) -> Relay:
-        return Relay(self._node, self._shard.index, self._groups)
 
     # Identity
 
@@ -567,16 +549,23 @@ class Writer:
         logger.warning(what, extra=self.lease.about)
         self._evictor.stop()
         await self.lease.stop()
-        await self._relay.abandon(self._groups.values())
+        await self._places.stop()
+        await self._places.abandon()
         await self._relay.stop()
-        self._relay = self._make_relay()
+        self._places.renew_relay()
         if self.incarnation:
             await self._store.forget(self.incarnation)
         self.incarnation = None
         for group in self._groups.values():
             group.entered = False
             group.size = 0
-        unanswered = [one for one in [*self._batch, *self._queue] if not one.dropped]
+        waiting = [one for group in self._groups.values() for one in group.waiting]
+        for group in list(self._groups.values()):
+            group.waiting.clear()
+            if not group.members:
+                self.leave_layer(group)
+        unanswered = [*self._batch, *waiting, *self._queue]
+        unanswered = [one for one in unanswered if not one.dropped]
         self._batch = []
         for request in unanswered:
             request.sent = False
@@ -596,13 +585,21 @@ class Writer:
 
         In this order: hear oneself, so that the layer works; the layer's groups;
         the store. What was under way is decided afterwards, by what is there then.
+        What needs another host that is away is not waited for.
         """
         assert self.incarnation
         index, lease = self._shard.index, self._node.settings.lease
-        await self._relay.hear()
-        for group in self._groups.values():
-            group.entered = False
-        await self._enter_layer(list(self._groups))
+        try:
+            await self._relay.hear()
+        except StoreUnavailable:
+            if self._store.shards == 1:
+                raise
+        self._node.enter_again(index)
+        for group in list(self._groups.values()):
+            if group.members:
+                group.entered = False
+                self._places.tend(group)
+        await self._places.settle()
         epoch = await self._store.register(index, self.incarnation, self.epoch, lease)
         self._acknowledged = self._size = 0
         for group in self._groups.values():

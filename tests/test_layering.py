@@ -16,8 +16,8 @@ LEVELS = [
     ],
     ["stores", "database"],
     [
-        *("connection", "evictor", "lease", "listing", "messages", "receiver"),
-        *("relay", "thread"),
+        *("connection", "evictor", "lease", "listing", "messages", "places"),
+        *("receiver", "relay", "thread"),
     ],
     [
         *("announcer", "changes", "groups", "membership", "node", "shard"),

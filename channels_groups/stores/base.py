@@ -255,6 +255,21 @@ class BaseStore(ABC):
         """Return whether commits add such an entry to the layer's groups themselves."""
         return False
 
+    def host(self, group: str) -> int:
+        """Return the number of the layer's host that has one of its groups.
+
+        Where the layer has the store's hosts, they have the shards' numbers.
+        """
+        return 0
+
+    async def new_channel(self, layer: Any, group: str) -> str:
+        """Return a channel to be put into one of the layer's groups.
+
+        It needs no other host of the layer than the group does.
+        """
+        channel: str = await layer.new_channel()
+        return channel
+
     def attach(self) -> None:
         """Keep connections for this event loop until detach()."""
 

@@ -485,7 +485,11 @@ class CoreStore(RedisStore):
         return shard
 
     def adds(self, shard: int, entry: Entry) -> bool:
-        return bool(self.layer.consistent_hash(entry.group) == shard)
+        return self.host(entry.group) == shard
+
+    def host(self, group: str) -> int:
+        host: int = self.layer.consistent_hash(group)
+        return host
 
     def client(self, shard: int) -> Redis:
         client: Redis = self.layer.connection(shard)
@@ -506,6 +510,16 @@ class PubSubStore(RedisStore):
 
     def shard(self, group: str) -> int:
         return _hash(names.own_name(group), self.shards)
+
+    def host(self, group: str) -> int:
+        return _hash(self.layer._get_group_channel_name(group), self.shards)
+
+    async def new_channel(self, layer: Any, group: str) -> str:
+        host = self.host(group)
+        while True:  # One that is received from exists, by whatever name.
+            channel = f"{layer.prefix}specific.{uuid.uuid4().hex}"
+            if _hash(channel, self.shards) == host:
+                return channel
 
     def attach(self) -> None:
         super().attach()

@@ -200,6 +200,6 @@ def size():
     return Counter(
         requests=len(writer._queue) + len(writer._batch),
         groups=len(shard.groups),
-        left=len(writer._left),
+        layer=sum(len(lane._work) for lane in writer._places._lanes.values()),
         connections=len(node.connections),
     )

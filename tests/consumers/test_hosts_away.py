@@ -1,0 +1,202 @@
+"""Several Redis hosts, one of which is away: what needs it waits, the rest goes on.
+
+A room needs the host of its data and the hosts of the layer's two groups of it.
+"""
+
+import asyncio
+from collections import Counter
+from contextlib import ExitStack
+
+import pytest
+from channels.layers import get_channel_layer
+
+from channels_groups import names
+from channels_groups.exceptions import StoreUnavailable
+from channels_groups.manager import get_group, get_group_manager
+from channels_groups.node import find_nodes
+
+from ..helpers import layers
+from ..helpers.eventually import aeventually
+from ..helpers.proxy import TcpProxy
+from ..helpers.server import RedisServer
+from .chats import AsyncChat, cases
+from .conftest import lasting_keys
+
+on_both_layers = cases("core-async", "pubsub-async")
+HOSTS = 3
+
+
+@pytest.fixture(scope="module")
+def servers(redis_server):
+    with ExitStack() as stack:
+        servers = [stack.enter_context(RedisServer()) for _ in range(HOSTS)]
+        for one in servers:
+            layers.wait_until_seasoned(one)
+        yield servers
+
+
+@pytest.fixture
+def server(servers):
+    return servers[0]
+
+
+@pytest.fixture
+def wires(servers):
+    with ExitStack() as stack:
+        yield [stack.enter_context(TcpProxy(one.url)) for one in servers]
+
+
+@pytest.fixture
+def address(wires):
+    return [wire.url for wire in wires]
+
+
+@pytest.fixture
+def layer_config():
+    """Messages that nobody reads any more, as of a process that ends, soon expire."""
+    return {"expiry": 2}
+
+
+@pytest.fixture
+async def away(layer, servers, prefix):
+    """The number of the host that will be away: not the one that carries messages."""
+    yield (await home_of(layer) + 1) % HOSTS
+    for server in servers[1:]:
+        await aeventually(lambda: lasting_keys(server, prefix), equals=[])
+
+
+async def home_of(layer):
+    """Return the host of all channels of this process, where they have one."""
+    if not hasattr(layer, "consistent_hash"):
+        return 0
+    return layer.consistent_hash(layer.non_local_name(await layer.new_channel()))
+
+
+def rooms(away, needed, count):
+    """Return names of rooms that need the host which is away for something.
+
+    needed: "nothing", "layer" (a group of the layer that a join waits for) or "data".
+    """
+    store, found = get_group_manager().store, []
+    for number in range(10_000):
+        name = f"room {number}"
+        own, plain = names.own_name(name), names.plain_name(name)
+        waited_for = plain if store.layer_confirms else own
+        if store.shard(name) == away:
+            needs = "data"
+        elif store.host(waited_for) == away:
+            needs = "layer"
+        else:
+            needs = "nothing" if away not in map(store.host, (own, plain)) else ""
+        if needs == needed:
+            found.append(name)
+        if len(found) == count:
+            break
+    return found
+
+
+def break_off(wire, how):
+    if how == "refused":
+        wire.refuse()
+        wire.cut()
+    else:
+        wire.drop()
+
+
+async def unavailable(call):
+    with pytest.raises(StoreUnavailable):
+        await call
+
+
+def told_of(events, room):
+    return [event.name for event in events if event.group.name == room]
+
+
+@pytest.mark.parametrize("how", ["silent", "refused"])
+@on_both_layers
+async def test_what_does_not_need_the_host_goes_on(connect, events, wires, away, how):
+    """Joins, moves and leaves; and what needs it is made up for, signals once."""
+    here = rooms(away, "nothing", 12)
+    mixed = rooms(away, "layer", 5)
+    (there,) = rooms(away, "data", 1)
+    clients = [await connect(AsyncChat) for _ in range(6)]
+    stays, goes, moves, waits, walks, calls = clients
+    await stays.set_group(mixed[0])
+    await goes.set_group(mixed[1])
+    await moves.set_group(mixed[2])
+    await calls.set_group(there)
+    break_off(wires[away], how)
+
+    # Left where the layer cannot be told, so that all would wait behind it.
+    await goes.set_group(None)
+    await aeventually(
+        lambda: told_of(events, mixed[1]),
+        equals=["created", "join", "leave", "destroyed"],
+    )
+    refused = [asyncio.create_task(unavailable(waits.set_group(mixed[3])))]
+    refused += [asyncio.create_task(unavailable(walks.join_group(there)))]
+    for room in here:
+        await goes.set_group(room)
+        await moves.join_group(room)
+    await moves.set_group(here[0])
+    assert told_of(events, mixed[2])[-1] == "destroyed"
+    await asyncio.gather(*refused)
+    assert await walks.do(lambda consumer: consumer.joined_groups) == frozenset()
+    for room in here[1:]:
+        await moves.leave_group(room)
+        assert await get_group(room).acount() == (room == here[-1])
+    # In a group that is entered nobody needs the host that is away.
+    await waits.set_group(mixed[0])
+    assert await get_group(mixed[0]).acount() == 2
+    await calls.set_group(None)
+    await goes.set_group(mixed[0])
+
+    wires[away].heal()
+    for room in (*mixed, there):
+        await aeventually(
+            lambda: walks.join_group(room), ignoring=(StoreUnavailable,), timeout=20
+        )
+        await aeventually(
+            lambda: get_group(room).acount(), equals=1 + 3 * (room == mixed[0])
+        )
+        await aeventually(
+            lambda: hears(walks, room), ignoring=(StoreUnavailable,), timeout=20
+        )
+    for client in clients:
+        await client.disconnect()
+    await aeventually(lambda: not find_nodes("default"), timeout=20)
+    check_once(events)
+
+
+async def hears(client, room):
+    """Return whether what is sent to a room, by us and by others, arrives."""
+    while not client.output_queue.empty():
+        await client.receive_from()
+    await get_group(room).asend("ours")
+    message = {"type": "chat.note", "text": "theirs"}
+    await get_channel_layer().group_send(names.plain_name(room), message)
+    try:
+        await aeventually(lambda: client.output_queue.qsize() >= 2, timeout=1)
+    except AssertionError:
+        return False
+    return {await client.receive_from() for _ in range(2)} == {"ours", "note theirs"}
+
+
+def check_once(events):
+    """Each life is created and destroyed, each membership joined and left, once."""
+    by_room = {}
+    for event in sorted(events, key=lambda event: event.revision):
+        by_room.setdefault(event.group.name, []).append(event)
+    for room, told in by_room.items():
+        assert (told[0].name, told[-1].name) == ("created", "destroyed"), told
+        kinds = Counter(event.name for event in told)
+        assert kinds["created"] == kinds["destroyed"], told
+        assert kinds["join"] == kinds["leave"], told
+        inside = set()
+        for event in told:
+            if event.name == "join":
+                assert event.connection.id not in inside
+                inside.add(event.connection.id)
+            elif event.name == "leave":
+                inside.remove(event.connection.id)
+        assert not inside
