@@ -95,12 +95,12 @@ def cases_of(happenings):
 async def test_interrupted(
     open_client, connect, events, monkeypatch, what, place, happen
 ):
-    monkeypatch.setattr(shard, "TIMEOUT", 0.05)
     stays = await connect(AsyncToldChat, "a", user_id="stays")
     client = open_client(AsyncToldChat, room="new" if what == "join" else "old")
     client.tasks = []
     if what != "join":
         assert (await client.connect())[0]
+    monkeypatch.setattr(shard, "TIMEOUT", 0.05)
     pause = Pause()
     come_between(place, pause, monkeypatch.setattr)
     begin(client, what)

@@ -197,8 +197,9 @@ def size():
     (node,) = find_nodes("default")
     (shard,) = node._shards
     writer = shard._writer
+    waiting = (len(group.waiting) for group in shard.groups.values())
     return Counter(
-        requests=len(writer._queue) + len(writer._batch),
+        requests=len(writer._queue) + len(writer._batch) + sum(waiting),
         groups=len(shard.groups),
         layer=sum(len(lane._work) for lane in writer._places._lanes.values()),
         connections=len(node.connections),
