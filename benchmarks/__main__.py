@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import tempfile
+import time
 from pathlib import Path
 
 from tests.helpers.server import RedisServer
@@ -24,7 +25,9 @@ def main() -> None:
             redis.flush()
             report = Report(name, arguments.rounds, arguments.quick)
             part = importlib.import_module(f"benchmarks.{name}")
+            start = time.monotonic()
             asyncio.run(part.run(report, redis, Path(scratch)))
+            print(f"\n{name} took {time.monotonic() - start:.0f} s.")
             results["parts"][name] = report.tables
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1) + "\n")

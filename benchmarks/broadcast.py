@@ -109,15 +109,16 @@ async def compare_processes(
     report: Report, clients: Clients, scratch: Path, count: int
 ) -> None:
     """Four processes, all of them reached from one."""
-    servers = [await Server.start("uvicorn", scratch) for _ in range(4)]
+    processes = 2 if report.quick else 4
+    servers = [await Server.start("uvicorn", scratch) for _ in range(processes)]
     try:
         names = ("channels", "groups")
         rooms = {
             name: Room(report, clients, servers, f"{name}/", count) for name in names
         }
-        title = f"4 uvicorn of {count} sockets, {SIZE} B, deliveries a second"
+        title = f"{processes} uvicorn of {count} sockets, {SIZE} B, deliveries a second"
         await compare_rates(report, title, rooms, "channels")
-        title = f"4 uvicorn of {count} sockets, until everybody has one message"
+        title = f"{processes} uvicorn of {count} sockets, until all have one message"
         await compare_latencies(report, title, rooms, "channels")
     finally:
         for server in servers:

@@ -21,7 +21,9 @@ from .local import Connections, Told, Untold
 from .report import Report
 
 ROOMS = 10
+#: Connections at a time -> pairs of each in one sample.
 CROWDS = {1: 100, 64: 4, 1000: 1}
+QUICK = {1: 10, 64: 1}
 #: Calls of a peer under way at once: more would not be faster, only open more
 #: connections to Redis.
 BOUND = 50
@@ -43,7 +45,8 @@ Pair = Callable[[Any, str], Awaitable[None]]
 async def run(report: Report, redis: RedisServer, scratch: Path) -> None:
     for layer in ("core", "pubsub"):
         await compare_pairs(report, layer)
-    await compare_rooms_of_their_own(report)
+    for layer in ("core", "pubsub"):
+        await compare_rooms_of_their_own(report, layer)
     await compare_receivers(report)
     await compare_told(report)
 
@@ -67,21 +70,22 @@ async def compare_pairs(report: Report, layer: str) -> None:
             )
 
 
-async def compare_rooms_of_their_own(report: Report) -> None:
-    async with Lab(report, "core") as lab, Lab(report, "core-bare") as bare:
-        for crowd in [one for one in lab.crowds if one <= 64]:
+async def compare_rooms_of_their_own(report: Report, layer: str) -> None:
+    async with Lab(report, layer) as lab, Lab(report, f"{layer}-bare") as bare:
+        for crowd in lab.crowds:
             contenders = {
+                "PING": lab.sample(lab.ping, 1),
                 "group_add + group_discard": lab.sample(lab.untracked, crowd, own=True),
                 "set_group pair": lab.sample(tracked, crowd, own=True),
                 "PLAIN_GROUP_SEND off": bare.sample(tracked, crowd, own=True),
             }
             targets = {"set_group pair": "<= 1.25", "PLAIN_GROUP_SEND off": "<= 1.0"}
             await report.compare(
-                f"core, a room for each, {crowd} at a time",
+                f"{layer}, a room for each, {crowd:,} at a time",
                 "us a pair",
                 contenders,
                 against="group_add + group_discard",
-                targets=targets if crowd == 64 else {},
+                targets=targets if (layer, crowd) == ("core", 64) else {},
             )
 
 
@@ -123,7 +127,8 @@ class Lab:
     """A crowd of connections on one layer, and rooms that others hold open."""
 
     def __init__(self, report: Report, layer: str, consumer: type = Untold) -> None:
-        self.crowds = [1, 64] if report.quick else list(CROWDS)
+        self._times = QUICK if report.quick else CROWDS
+        self.crowds = list(self._times)
         self.layer = get_channel_layer(layer)
         self._alias = layer
         self._consumer = consumer
@@ -156,7 +161,7 @@ class Lab:
         pause: float = 0,
     ) -> Callable[[], Awaitable[float]]:
         """Return a function that measures microseconds for each pair of a crowd."""
-        times = times or CROWDS.get(crowd, 1)
+        times = times or self._times[crowd]
 
         async def measure() -> float:
             rooms = [f"own-{index}" for index in range(crowd)] if own else self._rooms

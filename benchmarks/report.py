@@ -1,10 +1,15 @@
 """Rounds, medians, ratios and tables."""
 
+import gc
 import os
 import platform
+import re
+import shutil
 import statistics
+import subprocess
 from collections.abc import Awaitable, Callable, Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from tests.helpers.server import RedisServer
@@ -38,11 +43,13 @@ class Report:
         Let the contenders take turns, and print each one's ratio to `against`.
 
         Each round measures everyone once, so that what disturbs the machine
-        disturbs all of them; the ratio is the median of the rounds' ratios.
+        disturbs all of them; the ratio is the median of the rounds' ratios. Nobody
+        pays for the garbage that another one has left.
         """
         measured: dict[str, list[float]] = {name: [] for name in contenders}
         for _ in range(rounds or self.rounds):
             for name, sample in contenders.items():
+                gc.collect()
                 measured[name].append(await sample())
         rows = []
         for name, values in measured.items():
@@ -71,11 +78,26 @@ def describe_machine(redis: RedisServer) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
         "cpus": os.cpu_count(),
         "load": os.getloadavg(),
         "server": server.get("valkey_version") or server["redis_version"],
         "packages": {name: _version(name) for name in (*PACKAGES, *PEERS)},
+        "node": _node_version(),
     }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    found = info.exists() and re.search(r"model name\s*: (.*)", info.read_text())
+    return found[1] if found else platform.processor()
+
+
+def _node_version() -> str | None:
+    node = shutil.which("node")
+    if node is None:
+        return None
+    return subprocess.check_output([node, "--version"], text=True).strip()
 
 
 def _version(package: str) -> str | None:

@@ -3,23 +3,26 @@
 import asyncio
 import time
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from channels.layers import get_channel_layer
 
+from channels_groups import evictor, writer
 from channels_groups.manager import GroupManager, get_group_manager
-from channels_groups.stores.base import Entry, Incarnation, Join, Member
+from channels_groups.stores.base import Entry, Incarnation, Join, Leave, Member
 from tests.helpers.server import RedisServer
 
 from .local import Connections, Untold
 from .report import Report, number
 
-BATCH = 100
 SIZES = (10, 10_000, 1_000_000)
 CALLS = 200
 #: Seconds over which heartbeats are counted.
 WATCH = 5
+#: Microseconds that a script may block the server for.
+SLOW = 2000
 
 
 async def run(report: Report, redis: RedisServer, scratch: Path) -> None:
@@ -30,6 +33,8 @@ async def run(report: Report, redis: RedisServer, scratch: Path) -> None:
     await compare_bytes(report, redis)
     redis.flush()
     await fill_groups(report, redis)
+    redis.flush()
+    await compare_scripts(report, redis)
 
 
 async def compare_counts(report: Report, redis: RedisServer) -> None:
@@ -94,7 +99,7 @@ async def compare_heartbeats(report: Report, redis: RedisServer) -> None:
     connections = 10 if report.quick else 1000
     async with Connections(Untold, "core-bare", connections) as consumers:
         rooms = 0
-        for wanted in (1, 2) if report.quick else (1, 10, 100):
+        for wanted in (0, 1) if report.quick else (0, 1, 10, 100):
             for room in range(rooms, wanted):
                 await asyncio.gather(*(c.join_group(f"room-{room}") for c in consumers))
             rooms = wanted
@@ -164,14 +169,10 @@ async def fill_groups(report: Report, redis: RedisServer) -> None:
     groups, size = (10, 10) if report.quick else (100_000, 10)
     manager = get_group_manager("core")
     async with Filler(manager) as filler:
-        with redis.client() as client:
-            client.config_set("slowlog-log-slower-than", 2000)
-            client.slowlog_reset()
         start = time.perf_counter()
         await filler.join([f"room-{i}" for _ in range(size) for i in range(groups)])
         seconds = time.perf_counter() - start
         with redis.client() as client:
-            slow = client.slowlog_len()
             megabytes = client.info("memory")["used_memory"] / 2**20
         count, _ = await manager.agroup_count(), await manager.amembership_count()
         row = {
@@ -179,17 +180,91 @@ async def fill_groups(report: Report, redis: RedisServer) -> None:
             "groups": f"{count:,}",
             "us a join": number(seconds / groups / size * 1e6),
             "MB in Redis": number(megabytes),
-            "commands over 2 ms": slow,
         }
         report.add("many groups, written by one node", [row], [row])
+
+
+async def compare_scripts(report: Report, redis: RedisServer) -> None:
+    """How long scripts block the server: SLOWLOG's word.
+
+    For a process' members as they all join, leave and are evicted, in batches as the
+    library makes them.
+    """
+    rows = []
+    members = 200 if report.quick else 100_000
+    shapes = {"one room": 1, "100 rooms": 100, "a room each": members}
+    for users in (False, True):
+        for shape, rooms in shapes.items():
+            title = f"{shape}, users" if users else shape
+            rows += await time_scripts(redis, title, members, rooms, users)
+            redis.flush()
+    report.add(f"scripts that write {members:,} members", rows, rows)
+
+
+async def time_scripts(
+    redis: RedisServer, title: str, members: int, rooms: int, users: bool
+) -> list[dict[str, Any]]:
+    rows = []
+    names = [f"room-{index % rooms}" for index in range(members)]
+    manager = get_group_manager("core")
+    async with Filler(manager, in_layer=True, users=users) as filler:
+        with ScriptTimes(redis, f"{title}: join", rows):
+            await filler.join(names)
+        with ScriptTimes(redis, f"{title}: evict", rows):
+            await filler.evict()
+    async with Filler(manager, in_layer=True, users=users) as filler:
+        await filler.join(names[:1000])
+        with ScriptTimes(redis, f"{title}: leave", rows):
+            await filler.leave()
+    return rows
+
+
+class ScriptTimes:
+    """What the server says of the scripts that it has run meanwhile, as a row."""
+
+    def __init__(
+        self, redis: RedisServer, title: str, rows: list[dict[str, Any]]
+    ) -> None:
+        self._redis = redis
+        self._title = title
+        self._rows = rows
+
+    def __enter__(self) -> None:
+        with self._redis.client() as client:
+            client.config_set("slowlog-log-slower-than", SLOW)
+            client.config_set("slowlog-max-len", 100_000)
+            client.slowlog_reset()
+            client.config_resetstat()
+
+    def __exit__(self, *exc: object) -> None:
+        with self._redis.client() as client:
+            scripts = client.info("commandstats")["cmdstat_evalsha"]
+            slow = [
+                entry["duration"]
+                for entry in client.slowlog_get(100_000)
+                if "EVAL" in str(entry["command"])
+            ]
+        self._rows.append(
+            {
+                "": self._title,
+                "scripts": f"{scripts['calls']:,}",
+                "us each": number(scripts["usec_per_call"]),
+                f"over {SLOW // 1000} ms": len(slow),
+                "the longest of those, ms": number(max(slow, default=0) / 1000),
+            }
+        )
 
 
 class Filler:
     """A node that writes memberships into the store directly."""
 
-    def __init__(self, manager: GroupManager, in_layer: bool = False) -> None:
+    def __init__(
+        self, manager: GroupManager, in_layer: bool = False, users: bool = False
+    ) -> None:
         self._store = manager.store
         self._in_layer = in_layer
+        self._users = users
+        self._joined: list[Join] = []
         self._node = Incarnation("filler", "specific.filler!" + "0" * 32)
         self._sequence = 0
         self._count = 0
@@ -206,14 +281,37 @@ class Filler:
         await self.join([group] * (size - await self._store.count(group)))
 
     async def join(self, groups: list[str]) -> None:
-        for start in range(0, len(groups), BATCH):
-            names = groups[start : start + BATCH]
-            entries = {one: [self._entry(one)] for one in names if self._in_layer}
+        joins = [Join(name, self._member()) for name in groups]
+        self._joined += joins
+        await self._commit(joins)
+
+    async def leave(self) -> None:
+        """Take all out again."""
+        joined, self._joined = self._joined, []
+        await self._commit([Leave(one.group, one.member) for one in joined])
+
+    async def evict(self) -> None:
+        """Be evicted by another node."""
+        other = Incarnation("survivor", "specific.filler!" + "1" * 32)
+        await self._store.register(0, other, "", 3600)
+        await self._store.renew(0, self._node, "", 0, 0)
+        sequence, done = 0, False
+        while not done:
+            sequence += 1
+            evicting = self._store.evict(
+                0, other, sequence, self._node.id, 1, 0, evictor.BATCH
+            )
+            done = (await evicting).done
+        await self._store.release(0, other)
+
+    async def _commit(self, operations: list[Any]) -> None:
+        for batch in batches(operations):
+            groups = {one.group for one in batch} if self._in_layer else ()
+            entries = {one: [self._entry(one)] for one in groups}
             self._sequence += 1
-            joins = [Join(name, self._member()) for name in names]
             # To restore is allowed at any time, also soon after the last part's flush.
             await self._store.commit(
-                0, self._node, self._sequence, joins, entries, restore=True
+                0, self._node, self._sequence, batch, entries, restore=True
             )
 
     def _entry(self, group: str) -> Entry:
@@ -222,7 +320,21 @@ class Filler:
     def _member(self) -> Member:
         self._count += 1
         channel = f"specific.filler!{self._count:032x}"
-        return Member(f"{self._count:012x}", channel, None, {}, time.time())
+        user = f"user-{self._count}" if self._users else None
+        return Member(f"{self._count:012x}", channel, user, {}, time.time())
+
+
+def batches(operations: list[Any]) -> Iterator[list[Any]]:
+    """Cut them up as a writer does that finds them all in its queue."""
+    batch: list[Any] = []
+    groups: set[str] = set()
+    for operation in operations:
+        if len(batch) + len(groups) >= writer.BATCH:
+            yield batch
+            batch, groups = [], set()
+        batch.append(operation)
+        groups.add(operation.group)
+    yield batch
 
 
 async def timed(call: Any) -> float:

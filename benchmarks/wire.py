@@ -83,7 +83,7 @@ async def measure(
         for start in range(0, members, 20):
             some = min(20, members - start)
             await asyncio.gather(*(room.open() for _ in range(some)))
-        await asyncio.sleep(3)
+        await asyncio.sleep(0.3 * seconds)  # Until all have been told of all.
         for sizes in room.sent.values():
             sizes.clear()
         for _ in range(JOINS * seconds):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("channels_groups")
 
 #: Members that one call evicts. A script blocks the server for as long as it runs.
-BATCH = 100
+BATCH = 50
 
 
 class Evictor:

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("channels_groups")
 
-#: Operations in one commit. A script blocks the server for as long as it runs.
-BATCH = 250
+#: Operations and groups in one commit: a group costs as much as some operations. A
+#: script blocks the server for as long as it runs.
+BATCH = 128
 CHANGES = {
     **{"created": 1, "joined": 1, "resumed": 1},
     **{"left": -1, "destroyed": -1, "lingering": -1},
@@ -374,8 +375,8 @@ class Writer:
         A leave comes in a later one than its join, whose answer may give the
         membership the id of one that is resumed.
         """
-        joining = set()
-        while self._queue and len(self._batch) < BATCH:
+        joining, groups = set(), set[str]()
+        while self._queue and len(self._batch) + len(groups) < BATCH:
             request = self._queue[0]
             if isinstance(request.operation, Leave):
                 if request.membership in joining:
@@ -386,6 +387,7 @@ class Writer:
             self._queue.popleft()
             if not (request.dropped or self._must_wait(request)):
                 self._batch.append(request)
+                groups.add(request.operation.group)
                 if isinstance(request.operation, Join):
                     joining.add(request.membership)
         self._sequence += bool(self._batch)
@@ -605,9 +607,9 @@ class Writer:
         for group in self._groups.values():
             group.size = 0
         held = self._held()
-        for start in range(0, len(held), BATCH):
+        for start in range(0, len(held), BATCH // 2):
             self._sequence += 1
-            batch = held[start : start + BATCH]
+            batch = held[start : start + BATCH // 2]
             answers = await self._store.commit(
                 index,
                 self.incarnation,
@@ -625,8 +627,8 @@ class Writer:
     def _held(self) -> list[Operation]:
         """Return what makes an emptied store hold what this node does.
 
-        What lingers is joined and left once more, in one batch, as BATCH is even; the
-        store leaves out what another node has resumed.
+        What lingers is joined and left once more, both in one batch, whose size is
+        even; the store leaves out what another node has resumed.
         """
         held: list[Operation] = []
         now = self._loop.time()

@@ -8,6 +8,7 @@ from asgiref.sync import sync_to_async
 from channels_groups.exceptions import GroupFull, GroupRejected
 from channels_groups.groups import Connection, ConnectionGroup
 from channels_groups.manager import GroupManager, get_group, get_group_manager
+from channels_groups.writer import BATCH
 
 from .chats import async_only, cases, in_memory
 
@@ -240,6 +241,25 @@ async def test_a_bad_name_changes_nothing(
     assert len(events) == 2
     with pytest.raises(error, match=text):
         get_group(name)
+
+
+@cases("memory-async")
+async def test_what_comes_at_once_is_committed_in_batches(chat, connect, monkeypatch):
+    client = await connect(chat)
+    for number in range(BATCH):
+        await client.join_group(f"room-{number}")
+    store, sizes = get_group_manager().store, []
+    commit = store.commit
+
+    async def measure(shard, node, sequence, operations, *args, **kwargs):
+        groups = {operation.group for operation in operations}
+        sizes.append(len(operations) + len(groups))
+        return await commit(shard, node, sequence, operations, *args, **kwargs)
+
+    monkeypatch.setattr(store, "commit", measure)
+    await client.disconnect()
+    assert sum(sizes) == 2 * BATCH
+    assert max(sizes) == BATCH
 
 
 @pytest.mark.parametrize("name", ["x" * 1000, "Zürich ☃", "groups.room", "a b", "\x00"])
