@@ -2,8 +2,8 @@
 
 Each page is compared in scripts that read a limited number of records, so nobody
 waits for it; within one, nothing changes. What is too large for a script is summed
-up in pages, again and again while it changes, and counts as a disagreement if it
-is off by the same each time.
+up in pages, again and again while it changes. What is off by the same each time is a
+disagreement, and is mended by adding that, which is right whatever changes meanwhile.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ SENTENCES = {
 }
 
 Subject = tuple[str, str]
+#: What has to be added to each of some numbers to make it right.
+Offs = dict[bytes, int]
 
 
 class Verification:
@@ -135,32 +137,52 @@ class Verification:
         return int(answer[1])
 
     async def _look_at_large_group(self, shard: int, group: str) -> None:
-        async def off() -> tuple[int, int] | None:
-            written, there = await self._users(shard, group)
-            return None if written == there else (len(written), len(there))
+        listed = counted = 0
 
-        numbers = await _steady(off)
-        if numbers:
-            what = SENTENCES["users"].format(*numbers)
-            await self._report(shard, what, ("group", group))
+        async def read() -> Offs:
+            nonlocal listed, counted
+            written, there = await self._users(shard, group)
+            listed, counted = len(written), len(there)
+            return {
+                user: there[user] - written[user]
+                for user in written | there
+                if there[user] != written[user]
+            }
+
+        offs = await _steady(read)
+        if offs:
+            what = SENTENCES["users"].format(listed, counted)
+            self._found.append(Disagreement(what, shard, group=group))
+            await self._add(shard, f"users:{group}", offs)
 
     async def _look_at_large_node(self, shard: int, node: str) -> None:
-        async def off() -> tuple[int, int] | None:
-            counted, there = await self._size(shard, node)
-            return None if counted == there else (counted, there)
+        counted = there = 0
+        empty: list[str] = []
 
-        numbers = await _steady(off)
-        if numbers:
-            what = SENTENCES["size"].format(*numbers)
-            await self._report(shard, what, ("node", node))
+        async def read() -> Offs:
+            nonlocal counted, there
+            counted, there = await self._size(shard, node, empty)
+            return {node.encode(): there - counted} if there != counted else {}
 
-    async def _report(self, shard: int, what: str, subject: Subject) -> None:
-        about = {subject[0]: subject[1]}
-        self._found.append(Disagreement(what, shard, **about))
-        if self._mend:
-            known = len(self._found)
-            await self._run(shard, [subject], mend=True)
-            del self._found[known:]
+        offs = await _steady(read)
+        if offs:
+            what = SENTENCES["size"].format(counted, there)
+            self._found.append(Disagreement(what, shard, node=node))
+            await self._add(shard, "sizes", offs)
+        parts = dict.fromkeys(empty)
+        await self._look(shard, [("part", f"{group}:{node}") for group in parts])
+
+    async def _add(self, shard: int, name: str, offs: Offs) -> None:
+        """Mend numbers in a hash, some in each script, whatever changes meanwhile."""
+        if not self._mend:
+            return
+        store, left = self._store, list(offs.items())
+        keys = [store.prefix + key for key in (name, "rebuilding", "void")]
+        while left:
+            args = [part for off in left[:PAGE] for part in off]
+            if await store._read(shard, ADD, keys, args) == b"rebuilding":
+                raise StoreRebuilding
+            del left[:PAGE]
 
     async def _users(
         self, shard: int, group: str
@@ -178,14 +200,20 @@ class Verification:
             written.update({user: int(number) for user, number in page.items()})
         return written, there
 
-    async def _size(self, shard: int, node: str) -> tuple[int, int]:
+    async def _size(self, shard: int, node: str, empty: list[str]) -> tuple[int, int]:
+        """Return the number of memberships, as written and as counted.
+
+        ``empty``: where to put groups of the node that have none.
+        """
         client, prefix = self._store.client(shard), self._store.prefix
         there = 0
         async for page in self._pages(shard, f"{prefix}node:{node}"):
             async with client.pipeline(transaction=False) as pipeline:
                 for group in page:
                     pipeline.hlen(f"{prefix}members:{group.decode()}:{node}")
-                there += sum(await self._ask(pipeline.execute()))
+                sizes = await self._ask(pipeline.execute())
+            there += sum(sizes)
+            empty += (group.decode() for group, size in zip(page, sizes) if not size)
         counted = await self._ask(client.hget(f"{prefix}sizes", node))
         return int(counted or 0), there
 
@@ -200,15 +228,15 @@ class Verification:
         return await self._store._ask(call)
 
 
-async def _steady(
-    off: Callable[[], Awaitable[tuple[int, int] | None]],
-) -> tuple[int, int] | None:
-    """Return the numbers that disagree if they do so by the same each time."""
-    seen = [await off()]
-    while seen[-1] is not None and len(seen) < ATTEMPTS:
-        seen.append(await off())
-    gaps = {one and one[0] - one[1] for one in seen}
-    return seen[-1] if len(gaps) == 1 else None
+async def _steady(read: Callable[[], Awaitable[Offs]]) -> Offs:
+    """Return what is off by the same each time."""
+    offs = await read()
+    for _ in range(ATTEMPTS - 1):
+        if not offs:
+            break
+        again = await read()
+        offs = {name: off for name, off in offs.items() if again.get(name) == off}
+    return offs
 
 
 def _users_of(records: Iterable[bytes]) -> Iterator[bytes]:
@@ -218,4 +246,4 @@ def _users_of(records: Iterable[bytes]) -> Iterator[bytes]:
             yield rest[: int(digits)]
 
 
-VERIFY = load("verify")
+VERIFY, ADD = load("verify"), load("add")

@@ -220,29 +220,59 @@ async def test_the_layers_own_groups_are_compared_on_core(lab, full):
 
 
 @on_redis
-async def test_what_is_large_is_compared_in_pages(lab, full, monkeypatch):
-    monkeypatch.setattr(verify, "LIMIT", 2)
-    monkeypatch.setattr(verify, "SUBJECTS", 2)
+async def test_what_is_large_is_compared_and_mended_in_pages(lab, full, monkeypatch):
+    for name in ("LIMIT", "SUBJECTS", "PAGE"):
+        monkeypatch.setattr(verify, name, 2)
     assert (await verify_all(lab.store))[0] == []
+    before, prefix = books(lab), f"{lab.prefix}:groups:"
     with lab.server.client() as client:
-        client.hset(f"{lab.prefix}:groups:users:room", "ghost", 1)
-        client.hset(f"{lab.prefix}:groups:sizes", "node0", 7)
-    found, _ = await verify_all(lab.store)
-    assert any("4 are listed, 3" in one for one in sentences(found))
-    await verify_all(lab.store, mend=True)
+        client.hset(f"{prefix}users:room", "ghost", 1)
+        client.hset(f"{prefix}users:room", "user-a", 5)
+        client.hdel(f"{prefix}users:room", "user-b")
+        client.hset(f"{prefix}sizes", "node0", 7)
+        client.hset(f"{prefix}node:node0", "nobody", b"\x90")
+    said = sentences((await verify_all(lab.store))[0])
+    assert said == [
+        "A process counts 7 memberships of its own, its groups have 3.",
+        "It is listed for a process that has no members in it.",
+        "Its users are counted wrongly (3 are listed, 3 are there).",
+    ]
+    assert sentences((await verify_all(lab.store, mend=True))[0]) == said
+    assert (await verify_all(lab.store))[0] == []
+    assert books(lab) == before
+
+
+@unsealed_core
+async def test_no_script_takes_long_to_mend_a_large_group(lab):
+    node, size = await lab.node(), 5_000
+    joins = [Join("room", member(f"m{n}", user=f"user-{n}")) for n in range(size)]
+    for start in range(0, size, 200):
+        await node.commit(*joins[start : start + 200])
+    with lab.server.client() as client:
+        key = f"{lab.prefix}:groups:users:room"
+        client.delete(key)
+        scripts = client.info("commandstats")["cmdstat_evalsha"]["calls"]
+        found, _ = await verify_all(lab.store, mend=True)
+        assert f"(0 are listed, {size} are there)" in found[-1].what
+        assert client.hlen(key) == size
+        scripts = client.info("commandstats")["cmdstat_evalsha"]["calls"] - scripts
+        assert scripts > size / verify.PAGE
     assert (await verify_all(lab.store))[0] == []
 
 
 async def test_what_changes_while_it_is_summed_up_is_no_disagreement():
-    readings = iter([(5, 4), (6, 4), (7, 7)])
+    async def steady(*readings):
+        readings = iter(readings)
 
-    async def off():
-        one, two = next(readings)
-        return None if one == two else (one, two)
+        async def read():
+            return next(readings)
 
-    assert await verify._steady(off) is None
-    readings = iter([(5, 4), (6, 5), (7, 6)])
-    assert await verify._steady(off) == (7, 6)
+        return await verify._steady(read)
+
+    assert await steady({b"a": 1, b"b": -1}, {b"a": 1, b"b": 1}, {}) == {}
+    assert await steady({}) == {}
+    found = await steady({b"a": 1, b"b": 2}, {b"a": 1}, {b"a": 1, b"b": 2})
+    assert found == {b"a": 1}
 
 
 @pytest.mark.parametrize("kind", ["memory"], indirect=True)

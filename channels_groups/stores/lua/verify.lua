@@ -3,7 +3,7 @@
 -- ARGV: prefix, layer ('' or channels_redis.core's prefix), group_expiry,
 --       mend ('1' or ''), how many records may be read, then what to look at:
 --       kind, name, kind, name, ...
--- Kinds: 'group'; 'node'; 'told', a group in that key; the prefixes of the keys of a group or node, with the rest
+-- Kinds: 'group'; 'node'; 'part', <group>:<node>; 'told', a group in that key; the prefixes of the keys of a group or node, with the rest
 -- of a key that was found; 'layer', a group of the layer.
 -- Returns {'rebuilding'}, or {'ok', how many of them were looked at,
 -- {{what, group, node, first number, second number}, ...}}. The members' records count
@@ -94,11 +94,21 @@ local function look_at_group(group)
       call('ZREM', index, group)
     end
   end
-  -- Of a larger group the users are compared in pages, and mended when asked alone.
-  if total <= limit or (mend and #ARGV == 7) then
+  -- Of a larger group the users are compared, and mended, in pages.
+  if total <= limit then
     look_at_users(group, nodes)
     read = read + total
   end
+end
+
+-- Return the size of a node's part of a group, which it lists as its own.
+local function look_at_part(group, node)
+  local size = call('HLEN', members_key(group, node))
+  if size == 0 and differs('empty', group, node) then
+    call('HDEL', prefix .. 'node:' .. node, group)
+    call('HDEL', prefix .. 'nodes:' .. group, node)
+  end
+  return size
 end
 
 local function look_at_node(node)
@@ -108,15 +118,10 @@ local function look_at_node(node)
     call('ZADD', leases, 0, node)
   end
   -- As the users of a larger group.
-  if call('HLEN', key) > limit and not (mend and #ARGV == 7) then return end
+  if call('HLEN', key) > limit then return end
   local groups, total = call('HKEYS', key), 0
   for _, group in ipairs(groups) do
-    local size = call('HLEN', members_key(group, node))
-    if size == 0 and differs('empty', group, node) then
-      call('HDEL', key, group)
-      call('HDEL', prefix .. 'nodes:' .. group, node)
-    end
-    total = total + size
+    total = total + look_at_part(group, node)
   end
   read = read + #groups
   local size = tonumber(call('HGET', sizes, node) or 0)
@@ -152,6 +157,12 @@ local look = {
     call('HSET', prefix .. 'nodes:' .. group, node, call('HLEN', key))
     look_at_group(group)
     look_at_node(node)
+  end,
+  part = function(rest)
+    local group, node = string.match(rest, '^(.*):([^:]*)$')
+    if call('HEXISTS', prefix .. 'node:' .. node, group) == 1 then
+      look_at_part(group, node)
+    end
   end,
   answer = function(node)
     local key = prefix .. 'answer:' .. node
