@@ -235,6 +235,10 @@ async def test_who_accepts_late_is_shown_the_state_then(flavour, open_client):
         async def connect(self):
             await self.set_group("room")
 
+        async def groups_state(self, message):
+            await super().groups_state(message)
+            self.scope["handled"].append(message)
+
         async def late_accept(self, message):
             await self.accept()
 
@@ -242,14 +246,19 @@ async def test_who_accepts_late_is_shown_the_state_then(flavour, open_client):
         def connect(self):
             self.set_group("room")
 
+        def groups_state(self, message):
+            super().groups_state(message)
+            self.scope["handled"].append(message)
+
         def late_accept(self, message):
             self.accept()
 
-    client = open_client({"async": AsyncLate, "sync": SyncLate}[flavour], room=None)
+    late, handled = {"async": AsyncLate, "sync": SyncLate}[flavour], []
+    client = open_client(late, room=None, handled=handled)
     connecting = asyncio.create_task(client.connect())
     await aeventually(get_group("room").acount, equals=1)
     [member] = [one async for one in get_group("room")]
-    await asyncio.sleep(0.2)
+    await aeventually(lambda: handled)
     await member.asend_event({"type": "late.accept"})
     assert await connecting == (True, None)
     await agree(client)
