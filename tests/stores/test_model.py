@@ -6,6 +6,7 @@ Time is not waited for: a lease runs out when the test says so.
 import asyncio
 import uuid
 from collections import Counter, defaultdict
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -22,7 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from channels_groups.stores.base import Join, LeaseLost, Leave
+from channels_groups.stores.base import Join, LeaseLost, Leave, Update
 
 from .conftest import DATABASE_KINDS, make_lab
 from .lab import list_groups, list_members, member
@@ -32,13 +33,16 @@ USERS = [None, "ann", "bob"]
 #: Names of connections, few enough to meet again.
 CONNECTIONS = [f"connection{number}" for number in range(6)]
 
+#: Seconds, more than any history takes.
+GRACE = 600
+
 #: Histories that are tried, for each sort of store.
 EXAMPLES = {"memory": 100, "core": 25, "pubsub": 25, "database": 4}
 
 groups = st.sampled_from(GROUPS)
 operations = st.lists(
     st.tuples(
-        st.sampled_from(["join", "join", "leave"]),
+        st.sampled_from(["join", "join", "leave", "update", "linger", "resume"]),
         groups,
         st.sampled_from(CONNECTIONS),
         st.sampled_from([None, None, None, 1, 2, 3]),
@@ -52,7 +56,8 @@ operations = st.lists(
 class StoreModel(RuleBasedStateMachine):
     """What a store should be: for each node, its members; and whether it is alive.
 
-    A connection is on one node, as in life: its name begins with the node's.
+    A connection is on one node, as in life: its name begins with the node's. One that
+    has been let linger is over, and another one has its place.
     """
 
     nodes = Bundle("nodes")
@@ -63,9 +68,16 @@ class StoreModel(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.lab = self.make_lab()
+        self.lab.store.lingers = True
         self.run(self.attach())
         #: node -> group -> connection -> the Join that made it a member
         self.members = defaultdict(lambda: defaultdict(dict))
+        #: group -> connection -> the Join of who lingers
+        self.lingering = defaultdict(dict)
+        #: (node, group, connection) -> the id of its membership, if not its own
+        self.resumed = {}
+        #: (node, group, connection) -> how many have had its place
+        self.generations = Counter()
         self.expired = set()
         #: Evicted, in part or in full, or released: a new identity is needed.
         self.evicted = set()
@@ -108,11 +120,14 @@ class StoreModel(RuleBasedStateMachine):
                 self.run(node.commit(Join("red", member("late"))))
             node.sequence -= 1
             return
-        done = [self.operation(node, *one) for one in wanted]
+        # In one batch nobody leaves who joins in it, as the writer has it.
+        places = {one[1:3]: one for one in wanted}
+        done = [self.operation(node, *one) for one in places.values()]
         answers = self.run(node.commit(*done))
         assert len(answers) == len(done)
-        for operation, answer in zip(done, answers):
+        for place, operation, answer in zip(places, done, answers):
             self.expect(node, operation, answer)
+            self.follow(node, *place, operation, answer)
         self.last_commit[node] = done, answers
 
     @rule(node=nodes)
@@ -209,13 +224,18 @@ class StoreModel(RuleBasedStateMachine):
         assert await store.user_count(group) == len(users)
         members, _ = await list_members(store, group)
         assert sorted(members) == sorted(one.member for one in living.values())
-        for id in CONNECTIONS[:2]:
-            name = f"{self.lab.nodes[0].id} {id}" if self.lab.nodes else id
-            joined = living.get(name)
-            assert await store.member(group, name) == (joined and joined.member)
+        for id in [*list(living)[:2], "nobody"]:
+            joined = living.get(id)
+            assert await store.member(group, id) == (joined and joined.member)
 
     async def check_totals(self, counts):
         store = self.lab.store
+        ann = [(g, m) for g in GROUPS for m in self.members_of("ann", g)]
+        found, cursor = await store.user_members("ann", None)
+        while cursor is not None:
+            page, cursor = await store.user_members("ann", cursor)
+            found = found + page
+        assert sorted(found) == sorted(ann)
         listed, _ = await list_groups(store)
         assert dict(listed) == counts
         assert await store.group_count() == len(counts)
@@ -226,28 +246,60 @@ class StoreModel(RuleBasedStateMachine):
 
     # The model
 
-    def operation(self, node, kind, group, connection, limit, told):
-        """Return a Join, or the Leave of a Join of the past if there was one."""
-        id = f"{node.id} {connection}"
+    def operation(self, node, kind, group, connection, number, told):
+        """Return what may become of a membership, or begins one.
+
+        What ends or changes one has the values of the Join that began it.
+        """
+        place = node, group, connection
+        own = f"{node.id} {connection} {self.generations[place]}"
+        id = self.resumed.get(place, own)
         joined = self.members[node][group].get(id)
-        user = USERS[CONNECTIONS.index(connection) % len(USERS)]
-        if kind == "leave":
-            if joined:
-                return Leave(group, joined.member, joined.told)
-            return Leave(group, member(id, user), told)
-        return Join(group, member(id, user, {"n": len(id)}), limit, told)
+        number_of = CONNECTIONS.index(connection)
+        user = USERS[number_of % len(USERS)]
+        about = {"n": len(id)}, None, 1_700_000_000.25 + number_of
+        who = joined.member if joined else member(id, user, *about)
+        told = joined.told if joined else told
+        if kind == "update":
+            return Update(group, who._replace(info={"updated": number}), told)
+        if kind == "leave" or (kind == "linger" and user is None):
+            return Leave(group, who, told)
+        if kind == "linger":
+            return Leave(group, who, told, GRACE)
+        return Join(group, who, number, told, "" if kind == "resume" else None)
 
     def expect(self, node, operation, answer):
         """Change the model as the answer must have changed the store."""
         group, id = operation.group, operation.member.id
-        mine = self.members[node][group]
+        mine, lingering = self.members[node][group], self.lingering[group]
         before = self.everybody(group)
-        if isinstance(operation, Leave):
+        own = [
+            id
+            for id, one in lingering.items()
+            if one.member.user_id == operation.member.user_id
+        ]
+        if isinstance(operation, Update):
+            outcome = "updated" if id in mine else "unchanged"
+            if id in mine:
+                mine[id] = replace(mine[id], member=operation.member)
+        elif isinstance(operation, Leave):
             outcome = "left" if len(before) > 1 else "destroyed"
-            if mine.pop(id, None) is None:
+            left = mine.pop(id, None)
+            if left is None:
                 outcome = "unchanged"
-        elif id in mine:
+            elif operation.grace:
+                outcome = "lingering"
+                lingering[id] = left
+        elif id in mine and not (own and operation.resume is not None):
             outcome = "unchanged"
+        elif own and operation.resume is not None:
+            outcome = "resumed"
+            former = lingering.pop(answer.former.id).member
+            assert former == answer.former
+            assert former.id in own
+            about = {"id": former.id, "joined_at": former.joined_at}
+            who = operation.member._replace(**about)
+            mine[former.id] = replace(operation, member=who)
         elif operation.limit is not None and len(before) >= operation.limit:
             outcome = "full"
         else:
@@ -257,24 +309,40 @@ class StoreModel(RuleBasedStateMachine):
         users = {one.member.user_id for one in after.values()} - {None}
         assert answer.outcome == outcome
         assert (answer.count, answer.user_count) == (len(after), len(users))
-        if outcome not in ("unchanged", "full"):
+        if outcome in ("created", "joined", "updated", "left", "destroyed"):
             assert answer.revision > self.revisions[group]
             self.revisions[group] = answer.revision
+
+    def follow(self, node, group, connection, operation, answer):
+        """Note which membership a connection has now."""
+        place = node, group, connection
+        if answer.outcome == "resumed":
+            self.resumed[place] = answer.former.id
+        elif answer.outcome == "lingering":
+            self.generations[place] += 1
+        if answer.outcome in ("left", "destroyed", "lingering"):
+            self.resumed.pop(place, None)
+
+    def members_of(self, user, group):
+        members = [one.member for one in self.living(group).values()]
+        return [one for one in members if one.user_id == user]
 
     def everybody(self, group):
         """Return all members, also those on nodes that are not evicted yet."""
         nodes = self.members.values()
-        return {id: one for node in nodes for id, one in node[group].items()}
+        held = {id: one for node in nodes for id, one in node[group].items()}
+        return {**self.lingering[group], **held}
 
     def living(self, group):
         """Return the members that reads may show."""
         dead = self.expired | self.evicted
-        return {
+        held = {
             id: one
             for node, joined in self.members.items()
             if node not in dead
             for id, one in joined[group].items()
         }
+        return {**self.lingering[group], **held}
 
 
 @pytest.mark.timeout(300)
