@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import hostile  # noqa: F401, its scenarios are among all
 from .scenarios import SCENARIOS, Results
 from .world import World
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -120,16 +121,22 @@ async def store_paused(world: World, rounds: int, results: Results) -> None:
         await all_right(world, results, "Redis goes on: all right")
 
 
-async def all_right(world: World, results: Results, name: str) -> None:
+async def all_right(
+    world: World, results: Results, name: str, outage: float = OUTAGE
+) -> None:
     """Measure until all is right; nobody may have been told of anything."""
     since = time.time()
     await world.right()
     note(results, name, 3, [time.time() - since])
     world.read()
-    told = [one for one in world.events if one["time"] > since - OUTAGE]
+    told = [one for one in world.events if one["time"] > since - outage]
     strange = [one for one in told if one["group"].startswith("room ")]
     if strange:
-        raise AssertionError(f"signals for what never changed: {strange[:3]}")
+        kinds = Counter(
+            (round(one["time"] - since, 1), one["event"], one.get("reason"), one["pid"])
+            for one in strange
+        )
+        raise AssertionError(f"signals for what never changed: {kinds}")
 
 
 @scenario

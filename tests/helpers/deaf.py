@@ -2,6 +2,7 @@
 
 import json
 import socket
+from contextlib import suppress
 from typing import Any
 
 from websockets.client import ClientProtocol
@@ -45,13 +46,14 @@ class DeafClient:
         self._flush()
 
     def read_to_end(self) -> int | None:
-        """Read all that was sent after all; return the code that it was closed with."""
+        """Read all that was sent after all; return the code of the close, if any."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        while self._protocol.close_rcvd is None and (
-            data := self._socket.recv(1 << 16)
-        ):
-            self._protocol.receive_data(data)
-            self._protocol.events_received()
+        with suppress(ConnectionResetError):
+            while self._protocol.close_rcvd is None and (
+                data := self._socket.recv(1 << 16)
+            ):
+                self._protocol.receive_data(data)
+                self._protocol.events_received()
         received = self._protocol.close_rcvd
         return None if received is None else received.code
 

@@ -290,6 +290,15 @@ class Slot:
 
 async def flit(url: str, pause: float) -> None:
     """Send a handshake's request and close the connection so many seconds later."""
+    reader, writer = await ask_for_websocket(url)
+    await asyncio.sleep(pause)
+    writer.transport.abort()
+
+
+async def ask_for_websocket(
+    url: str,
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect and send a handshake's request, with nothing that reads the answer."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     request = (
@@ -298,5 +307,4 @@ async def flit(url: str, pause: float) -> None:
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
     writer.write(request.encode())
-    await asyncio.sleep(pause)
-    writer.transport.abort()
+    return reader, writer
