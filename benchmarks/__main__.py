@@ -43,7 +43,7 @@ def parse_arguments() -> argparse.Namespace:
     unknown = set(arguments.parts).difference(PARTS)
     if unknown:
         parser.error(f"there is no {', '.join(unknown)}; parts: {', '.join(PARTS)}")
-    arguments.rounds = arguments.rounds or (1 if arguments.quick else 7)
+    arguments.rounds = arguments.rounds or (1 if arguments.quick else 5)
     return arguments
 
 

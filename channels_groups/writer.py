@@ -36,7 +36,7 @@ logger = logging.getLogger("channels_groups")
 
 #: Operations and groups in one commit: a group costs as much as some operations. A
 #: script blocks the server for as long as it runs.
-BATCH = 128
+BATCH = 100
 CHANGES = {
     **{"created": 1, "joined": 1, "resumed": 1},
     **{"left": -1, "destroyed": -1, "lingering": -1},

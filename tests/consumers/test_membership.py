@@ -1,5 +1,6 @@
 """Entering and leaving groups, as consumers do it."""
 
+import asyncio
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -254,6 +255,7 @@ async def test_what_comes_at_once_is_committed_in_batches(chat, connect, monkeyp
     async def measure(shard, node, sequence, operations, *args, **kwargs):
         groups = {operation.group for operation in operations}
         sizes.append(len(operations) + len(groups))
+        await asyncio.sleep(0)  # As a store that is not in this process.
         return await commit(shard, node, sequence, operations, *args, **kwargs)
 
     monkeypatch.setattr(store, "commit", measure)
