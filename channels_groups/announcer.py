@@ -70,8 +70,9 @@ class Announcement:
             try:
                 await signal.asend_robust(self.sender, group=self.group, **arguments)
             except asyncio.CancelledError:
-                # asend_robust() of Django 6.1 and before lets through what a receiver
-                # raises that awaits a cancelled task. The group's queue goes on.
+                # asend_robust() of Django 6.0 and before lets through what a receiver
+                # raises that awaits a cancelled task; that of 6.1 passes over it. The
+                # group's queue goes on.
                 logger.exception("A receiver of a signal was cancelled.")
         self.finish()
 

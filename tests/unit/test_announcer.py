@@ -4,6 +4,7 @@ import asyncio
 import threading
 from functools import partial
 
+import django
 import pytest
 from asgiref.sync import sync_to_async
 from django.dispatch import Signal
@@ -182,7 +183,8 @@ async def test_a_receiver_that_is_cancelled_stops_nothing(announcer, signal, cap
     for one in several:
         announcer.announce(one)
     await asyncio.wait_for(asyncio.gather(*(one.finished for one in several)), 10)
-    assert "was cancelled" in caplog.text
+    if django.VERSION < (6, 1):  # It passes over it without a word.
+        assert "was cancelled" in caplog.text
 
 
 async def test_stopping_fires_what_was_announced(signal):
