@@ -47,20 +47,27 @@ async def compare_counts(report: Report, redis: RedisServer) -> None:
         for size in (10, 1000) if report.quick else SIZES:
             await filler.fill("listed", size)
             group = manager.group("listed")
-            client = manager.store.client(0)  # type: ignore[attr-defined]
-            key = f"{manager.store.prefix}index"  # type: ignore[attr-defined]
-            await report.compare(
-                f"count of {size:,} members",
-                "us",
-                {
-                    "ZCARD": lambda: timed(lambda: client.zcard(key)),
-                    "acount()": lambda: timed(group.acount),
-                },
-                against="ZCARD",
-                targets={"acount()": "<= 1.3"},
-            )
+            await compare_count(report, f"count of {size:,} members", group)
             rows.append(await list_members(group, size))
         report.add("listing", rows, rows)
+        async with Connections(Untold, "core", 1):
+            title = "count in a process with connections"
+            await compare_count(report, title, group)
+
+
+async def compare_count(report: Report, title: str, group: Any) -> None:
+    store = group.manager.store
+    client = store.client(0)
+    await report.compare(
+        title,
+        "us",
+        {
+            "ZCARD": lambda: timed(lambda: client.zcard(f"{store.prefix}index")),
+            "acount()": lambda: timed(group.acount),
+        },
+        against="ZCARD",
+        targets={"acount()": "<= 1.3"},
+    )
 
 
 async def list_members(group: Any, size: int) -> dict[str, Any]:
