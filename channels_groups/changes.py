@@ -107,10 +107,11 @@ class Changes:
         if local in self._patience:
             self._patience.pop(local).cancel()
 
-    def tell_owner(self, channel: str, group: str, id: str) -> None:
-        """Tell the node with that channel that a membership of it lingers no more."""
-        message = {"type": "groups.over", "group": group, "id": id}
-        self._start((group, id), self._send_to(channel, message))
+    def tell_owner(self, channel: str, group: str, member: Member) -> None:
+        """Tell the node with that channel that a membership of it is its no more."""
+        about = {"id": member.id, "channel_name": member.channel_name}
+        message = {"type": "groups.over", "group": group, **about}
+        self._start((group, member.id), self._send_to(channel, message))
 
     def own_leave(self, membership: Membership, answer: Answer) -> GroupChange:
         """Return the change that a member is told of when it has left itself."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 import time
 from collections import deque
@@ -31,6 +32,8 @@ CONNECTING, OPEN, CLOSED = "connecting", "open", "closed"
 GOODBYE = 10
 #: RFC 6455: try again later. For a client that does not read what it is sent.
 TRY_AGAIN_LATER = 1013
+#: The client's own word for which connection it had before.
+_former = re.compile(rb"(?:^|&)group_former=([A-Za-z0-9_-]{1,64})(?:&|$)")
 
 
 class LocalConnection:
@@ -66,6 +69,9 @@ class LocalConnection:
         self.ended = False
         #: The server has closed it: its memberships do not linger.
         self.dismissed = False
+        #: The id of the connection that it says it goes on with, or "".
+        found = _former.search(scope.get("query_string", b""))
+        self.former = found[1].decode() if found else ""
         #: Its own id and those of memberships that it has resumed.
         self.ids = {self.id}
         self._loop = asyncio.get_running_loop()
@@ -195,6 +201,10 @@ class LocalConnection:
         """
         self.dismissed = True
         self._close(code, reason)
+
+    def give_way(self, code: int) -> None:
+        """Close it for another one that goes on; what else it is in may linger."""
+        self._close(code, "taken over")
 
     def _close(self, code: int | None, reason: str | None) -> None:
         if not self._is_websocket:

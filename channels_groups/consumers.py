@@ -406,10 +406,11 @@ class AsyncGroupStateConsumerMixin(_StateConsumer, AsyncGroupConsumerMixin):
     """Show the client who is in its groups; put it before AsyncJsonWebsocketConsumer.
 
     On entering a group the client gets ``{"type": "group.state", "group", "revision",
-    "count", "user_count", "members"}``, and then ``{"type": "group.change", "group",
-    "revision", "previous", "joined", "left", "updated", "count", "user_count"}``, in
-    order and with nothing missing: ``previous`` is the revision of what came before.
-    ``left`` has ids. On leaving it gets ``{"type": "group.left", "group"}``.
+    "id", "count", "user_count", "members"}``, and then ``{"type": "group.change",
+    "group", "revision", "previous", "joined", "left", "updated", "count",
+    "user_count"}``, in order and with nothing missing: ``previous`` is the revision of
+    what came before. ``id`` is the client's own, ``left`` has ids. On leaving it gets
+    ``{"type": "group.left", "group"}``.
 
     Whatever the channel layer loses, the client's view is that of the store again
     within two seconds. In a group of more members than STATE_LIMIT ``members`` is
@@ -445,8 +446,10 @@ class AsyncGroupStateConsumerMixin(_StateConsumer, AsyncGroupConsumerMixin):
     async def groups_state(self, message: Message) -> None:
         news = self._news(message)
         if news is not None:
+            id = message["viewer"].membership.member.id
             seen = [(one.id, await self._see(one)) for one in news.connections]
-            await self.send_json(news.content(dict(seen)))  # type: ignore[attr-defined]
+            content = news.content(dict(seen), id)
+            await self.send_json(content)  # type: ignore[attr-defined]
 
     async def groups_left(self, message: Message) -> None:
         if self._connection.is_open:
@@ -485,8 +488,9 @@ class GroupStateConsumerMixin(_StateConsumer, GroupConsumerMixin):
     def groups_state(self, message: Message) -> None:
         news = self._news(message)
         if news is not None:
+            id = message["viewer"].membership.member.id
             seen = {one.id: self.get_group_member(one) for one in news.connections}
-            self.send_json(news.content(seen))  # type: ignore[attr-defined]
+            self.send_json(news.content(seen, id))  # type: ignore[attr-defined]
 
     def groups_left(self, message: Message) -> None:
         if self._connection.is_open:

@@ -83,6 +83,8 @@ class Lease:
         if writer.incarnation is not incarnation:
             return renewal  # It says nothing of the identity taken meanwhile.
         self._shard.reporter.know(renewal.watchers)
+        for group, id in renewal.taken:
+            self._shard.node.find_out(group, id)
         if renewal.state == "alive":
             writer.epoch = renewal.epoch
         else:

@@ -116,6 +116,10 @@ class Node:
         channel_name = connection.channel_name
         member = Member(connection.id, channel_name, user_id, info, time.time())
         membership = Membership(group, connection, member, hooked, shown)
+        former = self.find_resumable(membership)
+        held = self._held(group.name, former) if former else None
+        if held and held.member.user_id == user_id:
+            await self._take_over(held)
         await self._shard(group).join(membership, limit)
 
     def check_free(self, connection: LocalConnection) -> None:
@@ -186,21 +190,37 @@ class Node:
 
     def find(self, member: Member, group: str) -> LocalConnection | None:
         """Return whose membership it is if that is here."""
-        # Whose id it was at first may be about to end.
-        return self.resumed.get((group, member.id)) or self.connections.get(member.id)
+        local = self._find(group, member.id)
+        # Another process may have gone on with it.
+        return local if local and local.channel_name == member.channel_name else None
 
     def find_resumable(self, membership: Membership) -> str | None:
         """Return what Join.resume is for a membership that begins."""
         if not self.store.lingers or membership.member.user_id is None:
             return None
+        if membership.connection.former:
+            return membership.connection.former
         for other in membership.connection.memberships.values():
             if other is not membership:
                 return other.member.id
         return ""
 
-    def end_lingering(self, group: str, id: str) -> None:
-        """Note that a membership which this node let linger does so no more."""
+    def end_lingering(self, group: str, id: str, channel_name: str) -> None:
+        """Note that a membership which this node let linger does so no more.
+
+        If it was still this node's, its connection is over: another one goes on.
+        """
         self._shards[self.store.shard(group)].end_lingering(group, id)
+        held = self._held(group, id)
+        # It may have come back here meanwhile.
+        if held and held.connection.channel_name == channel_name:
+            self._spawn(self._take_over(held), f"give up {id}")
+
+    def find_out(self, group: str, id: str) -> None:
+        """Ask whether a membership still is this node's, which ends it if it is not."""
+        held = self._held(group, id)
+        if held:
+            self._spawn(self._shard(held.group).confirm(held), f"find out about {id}")
 
     def enter_again(self, host: int) -> None:
         """Enter the groups again that a host of the layer may have forgotten."""
@@ -222,6 +242,21 @@ class Node:
 
     def _shard(self, group: ConnectionGroup) -> Shard:
         return self._shards[self.store.shard(group.name)]
+
+    def _find(self, group: str, id: str) -> LocalConnection | None:
+        # Whose id it was at first may be about to end.
+        return self.resumed.get((group, id)) or self.connections.get(id)
+
+    def _held(self, group: str, id: str) -> Membership | None:
+        """Return the membership of this id that a connection of this node has."""
+        local = self._find(group, id)
+        membership = local.memberships.get(group) if local else None
+        return membership if membership and membership.member.id == id else None
+
+    async def _take_over(self, membership: Membership) -> None:
+        """End its connection here, as another one goes on with the membership."""
+        membership.connection.give_way(1000)
+        await self._leave(membership, "disconnected", self.settings.grace)
 
     async def _leave(
         self, membership: Membership, reason: str, grace: float = 0

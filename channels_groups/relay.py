@@ -215,7 +215,8 @@ class Relay:
         self._node.close_all(message["code"], message["reason"])
 
     def _over(self, message: Message) -> None:
-        self._node.end_lingering(message["group"], message["id"])
+        about = message["group"], message["id"], message["channel_name"]
+        self._node.end_lingering(*about)
 
     def _hello(self, message: Message) -> None:
         heard = self._heard.get(message["nonce"])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from . import signals
 from .announcer import Announcement, announcing, check_not_announcing
+from .connection import TRY_AGAIN_LATER
 from .deadline import in_time
 from .exceptions import ConnectionClosed, GroupFull, StoreUnavailable
 from .membership import (
@@ -26,6 +27,8 @@ from .writer import Request, Writer
 
 #: A signal and its arguments.
 Fired = tuple[Any, dict[str, Any]]
+#: Outcomes that nobody is told of.
+QUIET = ("full", "unchanged", "lingering", "resumed", "taken", "elsewhere")
 #: Seconds for the news that a membership lingers no more, in which it may get lost.
 FORGOTTEN = 5
 
@@ -97,6 +100,11 @@ class Shard:
             return
         await self._update(membership)
 
+    async def confirm(self, membership: Membership) -> None:
+        """Write a membership as it is, which may have come back since it was taken."""
+        if membership.state is JOINED:
+            await self._update(membership)
+
     async def _update(self, membership: Membership) -> None:
         update = Update(membership.group.name, membership.member, membership.told)
         request = Request(update, membership, "", _waiting_for(membership))
@@ -130,6 +138,8 @@ class Shard:
             self._linger(membership, request.operation)
         if isinstance(request.operation, Leave) or answer.outcome == "full":
             self.forget(membership)
+        elif answer.outcome in ("taken", "elsewhere"):
+            self._give_up(membership, answer.outcome)
         elif isinstance(request.operation, Update):
             pass  # The membership has it already.
         elif membership.state is JOINING:
@@ -139,7 +149,7 @@ class Shard:
             membership.revision = answer.revision
             self._show(membership)
         request.answer(answer)
-        if answer.outcome in ("full", "unchanged", "lingering", "resumed"):
+        if answer.outcome in QUIET:
             request.finish()
         elif isinstance(request.operation, Join):
             self._tell_of_join(request, answer)
@@ -165,7 +175,7 @@ class Shard:
     def announce_loss(self, loss: Loss, reason: str = "lost") -> None:
         """Fire the signals of a member that was evicted, and tell the others."""
         answer, manager = loss.answer, self.node.manager
-        self._tell_owner(loss.group, loss.member.id, answer.owner)
+        self._tell_owner(loss.group, loss.member, answer.owner)
         group = manager.group(loss.group)
         connection = manager.connection(loss.member, group)
         leave = {"connection": connection, "reason": reason, **_counts(answer)}
@@ -204,12 +214,25 @@ class Shard:
         )
         connection.ids.add(former.id)
         self.node.resumed[name, former.id] = connection
-        self._tell_owner(name, former.id, answer.owner)
+        self._tell_owner(name, former, answer.owner)
 
-    def _tell_owner(self, group: str, id: str, owner: str) -> None:
-        """Let the node that let a membership linger know that it does no more."""
-        if not self.end_lingering(group, id) and owner:
-            self.node.changes.tell_owner(owner, group, id)
+    def _tell_owner(self, group: str, member: Member, owner: str) -> None:
+        """Let the node that had a membership, or let it linger, know of its end."""
+        if not self.end_lingering(group, member.id) and owner:
+            self.node.changes.tell_owner(owner, group, member)
+
+    def give_up(self, group: str, id: str) -> None:
+        """End what another node turns out to have, be it a member here or lingering."""
+        self.end_lingering(group, id)
+        for membership in self.memberships():
+            if (membership.group.name, membership.member.id) == (group, id):
+                self._give_up(membership, "elsewhere")
+
+    def _give_up(self, membership: Membership, outcome: str) -> None:
+        """End a connection; its client may come back where it may be the later one."""
+        self.forget(membership)
+        code = TRY_AGAIN_LATER if outcome == "elsewhere" else 1000
+        membership.connection.give_way(code)
 
     # Joining
 

@@ -81,8 +81,8 @@ class News:
         """Everybody of whom the client is shown something."""
         return self.members or (*self.joined, *self.updated)
 
-    def content(self, seen: Mapping[str, dict[str, Any] | None]) -> Message:
-        """Return the message to the client, with what it may see of each by id."""
+    def content(self, seen: Mapping[str, dict[str, Any] | None], id: str) -> Message:
+        """Return the message to the client of that id, with what it may see of each."""
 
         def show(connections: Iterable[Connection]) -> list[Message]:
             members = ((one.id, seen[one.id]) for one in connections)
@@ -94,7 +94,8 @@ class News:
         counts = {"count": self.count, "user_count": self.user_count}
         if self.previous is None:
             members = None if self.members is None else show(self.members)
-            return {"type": "group.state", **about, **counts, "members": members}
+            about = {**about, "id": id, **counts}
+            return {"type": "group.state", **about, "members": members}
         # Who may not be seen any more has left, as far as the client knows.
         hidden = [one.id for one in self.updated if seen[one.id] is None]
         return {

@@ -39,7 +39,7 @@ logger = logging.getLogger("channels_groups")
 BATCH = 100
 CHANGES = {
     **{"created": 1, "joined": 1, "resumed": 1},
-    **{"left": -1, "destroyed": -1, "lingering": -1},
+    **{"left": -1, "destroyed": -1, "lingering": -1, "taken": -1},
 }
 
 
@@ -579,7 +579,8 @@ class Writer:
         held = [one for one in self._shard.memberships() if one.committed]
         for membership in held:
             membership.committed = False  # Not to be written back without signals.
-        self._queue = deque(Request(_rejoin(one), one) for one in held)
+        lingers = self._store.lingers
+        self._queue = deque(Request(_rejoin(one, lingers), one) for one in held)
         self._queue.extend(one for one in unanswered if not one.dropped)
 
     async def _write_back(self) -> None:
@@ -619,6 +620,9 @@ class Writer:
                 restore=True,
             )
             self._acknowledge(batch, answers)
+            for operation, answer in zip(batch, answers):
+                if answer.outcome == "elsewhere":
+                    self._shard.give_up(operation.group, operation.member.id)
         self._sequence += bool(self._batch)
         self.epoch, self._disowned = epoch, ""
         what = "The membership store was empty; it was written again."
@@ -638,12 +642,11 @@ class Writer:
         lingers = self._store.lingers
         for one in self._shard.memberships():
             if one.committed:
-                join = _rejoin(one)
-                resume = one.member.id if lingers else None
-                held.append(replace(join, resume=resume))
+                held.append(_rejoin(one, lingers))
         return held
 
 
-def _rejoin(membership: Membership) -> Join:
-    name = membership.group.name
-    return Join(name, membership.member, None, membership.told)
+def _rejoin(membership: Membership, lingers: bool) -> Join:
+    """Return a join as the same member, if no other node has gone on with it."""
+    name, member = membership.group.name, membership.member
+    return Join(name, member, None, membership.told, member.id if lingers else None)

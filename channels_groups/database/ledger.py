@@ -55,15 +55,15 @@ class Ledger:
         self._mine = Side(node)
         self._lingering = Side(nobody) if nobody else None
         self._sides = [side for side in (self._mine, self._lingering) if side]
+        #: What other nodes have that a join may go on with, by the node's id.
+        self._others: dict[str, Side] = {}
+        self._taken = {(key, id) for key, id in json.loads(node.taken)}
         #: By the group's key; those without members are to be deleted.
         self._groups: dict[str, Group] = {}
         #: The key of each part's group.
         self._keys: dict[int, str] = {}
         #: How many connections, by the group's key and the user's.
         self._users: Counter[tuple[str, str]] = Counter()
-        #: Who is in a group in any node, by the group's key and the connection.
-        self._restored: set[tuple[str, str]] = set()
-        self._is_restoring = False
         #: The channels of the nodes that let members linger.
         self._channels = {node.id: node.channel}
         self._ended: set[int] = set()
@@ -73,9 +73,8 @@ class Ledger:
 
     # Reading
 
-    def read(self, operations: Sequence[Operation], restore: bool) -> None:
+    def read(self, operations: Sequence[Operation]) -> None:
         """Read what the operations may change."""
-        self._is_restoring = restore
         keys = {digest(one.group) for one in operations}
         groups = self._rows(Group)
         self._read_groups(groups.filter(layer=self._book.layer, key__in=keys))
@@ -89,8 +88,9 @@ class Ledger:
         if lingering and lingering.parts:
             found = self._members_of(lingering).filter(user_key__in=user_keys)
             self._note_members(lingering, found.order_by("until", "id"))
-        if lingering and restore and self._groups:
-            self._read_restored(ids)
+        resumed = {one.resume for one in operations if isinstance(one, Join)}
+        if self._groups and resumed - {None, ""}:
+            self._read_others([one for one in resumed if one], user_keys)
         self._read_users(user_keys)
 
     def read_some(self, limit: int) -> list[Membership]:
@@ -135,11 +135,18 @@ class Ledger:
             nodes = self._rows(Node).filter(id__in=owners, evicted_until=0)
             self._channels.update(nodes.values_list("id", "channel"))
 
-    def _read_restored(self, ids: set[str]) -> None:
+    def _read_others(self, ids: Sequence[str], user_keys: set[str]) -> None:
+        keys = {group.id: key for key, group in self._groups.items()}
+        nodes = [side.node.id for side in self._sides]
         found = self._rows(Membership).filter(
-            part__group__in=list(self._groups.values()), connection__in=ids
+            part__group__in=keys, connection__in=ids, user_key__in=user_keys
         )
-        self._restored = set(found.values_list("part__group__key", "connection"))
+        found = found.exclude(part__node__in=nodes).select_related("part__node")
+        for member in found:
+            node, key = member.part.node, keys[member.part.group_id]
+            side = self._others.setdefault(node.id, Side(node))
+            side.parts.setdefault(key, member.part)
+            side.members[key, member.connection] = member
 
     def _read_users(self, joining: Iterable[str]) -> None:
         """Count the connections of those who join and of those who may leave."""
@@ -165,7 +172,10 @@ class Ledger:
             return self._join(key, operation, entries.get(operation.group, ()))
         member = self._mine.members.get((key, operation.member.id))
         if member is None:
-            return _unchanged("unchanged", self._groups.get(key))
+            place = key, operation.member.id
+            outcome = "taken" if place in self._taken else "unchanged"
+            self._taken.discard(place)
+            return _unchanged(outcome, self._groups.get(key))
         if isinstance(operation, Update):
             return self._update(key, member, self._records.record(operation.member))
         if operation.grace:
@@ -193,11 +203,12 @@ class Ledger:
         group = self._groups.get(key)
         user = self._records.user(join.member.user_id)
         if join.resume is not None and user:
-            former = self._find_lingering(key, user, join.resume)
-            if former is not None:
-                return self._resume(key, former, join, entries)
-        place = key, join.member.id
-        if place in self._mine.members or place in self._restored:
+            side, former = self._find_former(key, user, join)
+            if former and former.connection == join.member.id and not former.until:
+                return _unchanged("elsewhere", group)
+            if former:
+                return self._resume(side, key, former, join, entries)
+        if (key, join.member.id) in self._mine.members:
             return _unchanged("unchanged", group)
         if join.limit is not None and (group.count if group else 0) >= join.limit:
             return _unchanged("full", group)
@@ -256,23 +267,38 @@ class Ledger:
         self._put(self._lingering, key, member, ())
         return _unchanged("lingering", group)
 
-    def _find_lingering(self, key: str, user: str, resume: str) -> Membership | None:
-        """Return that of this id, or the first one of the user."""
-        members = self._lingering.members.items() if self._lingering else ()
-        found = [one for (group, _), one in members if (group, one.user) == (key, user)]
-        found.sort(key=lambda one: one.connection != resume)
-        if found and self._is_restoring and found[0].connection != resume:
-            return None
-        return found[0] if found else None
+    def _find_former(
+        self, key: str, user: str, join: Join
+    ) -> tuple[Side, Membership | None]:
+        """Return with what a join goes on or which it is itself, and where that is."""
+        assert self._lingering
+        place = key, join.resume or ""
+        for side in (self._lingering, *self._others.values()):
+            found = side.members.get(place)
+            if found and found.user == user:
+                return side, found
+        members = self._lingering.members.items()
+        any_ = [one for (group, _), one in members if (group, one.user) == (key, user)]
+        own = join.resume == join.member.id
+        return self._lingering, any_[0] if any_ and not own else None
 
     def _resume(
-        self, key: str, member: Membership, join: Join, entries: Sequence[Entry]
+        self,
+        side: Side,
+        key: str,
+        member: Membership,
+        join: Join,
+        entries: Sequence[Entry],
     ) -> Answer:
-        assert self._lingering
         group = self._groups[key]
         former = self._records.member(member.connection, member.user, member.record)
         owner = self._channels.get(member.owner, "")
-        self._take(self._lingering, key, member)
+        self._take(side, key, member)
+        group.told -= member.told
+        if side is not self._lingering:
+            owner = side.node.channel
+            taken = [*json.loads(side.node.taken), [key, member.connection]]
+            side.node.taken = json.dumps(taken)
         now = join.member._replace(joined_at=former.joined_at)
         member.record = self._records.record(now)
         member.told, member.owner, member.until = join.told, "", 0
@@ -334,7 +360,7 @@ class Ledger:
         self._delete(Membership, self._ended)
         self._write(Group, self._groups, ["count", "user_count", "told", "revision"])
         joined = []
-        for side in self._sides:
+        for side in (*self._sides, *self._others.values()):
             self._write(Part, side.parts, ["count", "told", "entries"])
             joined += [one for one in side.members.values() if one._state.adding]
         updated = [one for id, one in self._updated.items() if id not in self._ended]
@@ -343,6 +369,10 @@ class Ledger:
         self._insert(Membership, joined)
         if self._lingering:
             self._write_nobody(self._lingering.node)
+        for node in [side.node for side in self._others.values()]:
+            rows = self._rows(Node).filter(id=node.id)
+            rows.update(memberships=node.memberships, taken=node.taken)
+        self._mine.node.taken = json.dumps(sorted(self._taken))
 
     def _write_nobody(self, nobody: Node) -> None:
         rows = self._rows(Node).filter(id=nobody.id)

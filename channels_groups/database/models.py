@@ -78,6 +78,8 @@ class Node(models.Model):
     evicted_until: Integer = models.BigIntegerField(default=0)
     connections: Integer = models.BigIntegerField(default=0)
     memberships: Integer = models.BigIntegerField(default=0)
+    #: Of what was taken from it and it has yet to hear of: [[group's key, connection]].
+    taken: Text = models.TextField(default="[]")
     #: The last commit and the last eviction, each with the answer as JSON.
     sequence: Integer = models.BigIntegerField(default=0)
     answers: Text = models.TextField(default="[]")

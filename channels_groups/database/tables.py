@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import fields
 from operator import attrgetter
@@ -102,7 +103,7 @@ class Tables:
         if not self._hold(node):
             return Renewal(state, epoch, [], True, watchers)
         overdue = self._overdue(node, lease - renewal * PATIENCE)
-        return Renewal(state, epoch, overdue, False, watchers)
+        return Renewal(state, epoch, overdue, False, watchers, self._taken_from(node))
 
     def commit(
         self,
@@ -125,7 +126,7 @@ class Tables:
                 raise StoreRebuilding
             nobody = self._nobody() if any(map(_may_linger, operations)) else None
             ledger = Ledger(self._using, book, now, row, self._records, nobody)
-            ledger.read(operations, restore)
+            ledger.read(operations)
             answers = [ledger.apply(one, entries) for one in operations]
             ledger.write()
             self._update_node(
@@ -133,6 +134,7 @@ class Tables:
                 sequence=sequence,
                 answers=json.dumps([self._pack(answer) for answer in answers]),
                 memberships=row.memberships,
+                taken=row.taken,
             )
             self._update_book(book)
             return answers
@@ -300,6 +302,17 @@ class Tables:
         found = watchers.filter(until__gt=Clock())
         return list(found.values_list("channel", flat=True))
 
+    def _taken_from(self, node: Incarnation) -> list[tuple[str, str]]:
+        rows = self._nodes().filter(id=node.id).exclude(taken="[]")
+        taken = [
+            place for text in rows.values_list("taken") for place in json.loads(*text)
+        ]
+        groups = Group.objects.using(self._using).filter(layer=self._layer)
+        names = dict(
+            groups.filter(key__in={key for key, _ in taken}).values_list("key", "name")
+        )
+        return [(unescape(names[key]), id) for key, id in taken if key in names]
+
     def _overdue(self, node: Incarnation, patience: float) -> list[str]:
         """Return the other nodes that may be evicted."""
         others = self._nodes().exclude(id__in=[node.id, self._lingering_id])
@@ -357,11 +370,14 @@ class Tables:
         if row.sequence != holdings.sequence:
             # If it is greater, a commit is under way.
             return row.sequence < holdings.sequence
-        if row.memberships != holdings.size:
+        taken = Counter(key for key, _ in json.loads(row.taken))
+        if row.memberships + taken.total() != holdings.size:
             return True
-        return self._are_groups_damaged(node, holdings)
+        return self._are_groups_damaged(node, holdings, taken)
 
-    def _are_groups_damaged(self, node: Incarnation, holdings: Holdings) -> bool:
+    def _are_groups_damaged(
+        self, node: Incarnation, holdings: Holdings, taken: Counter[str]
+    ) -> bool:
         names = {digest(name): name for name in holdings.groups}
         if not names:
             return False
@@ -379,12 +395,13 @@ class Tables:
         nothing = {"count": 0, "user_count": 0}
         for key, name in names.items():
             expected, user = holdings.groups[name]
+            expected -= taken[key]
             group = counts.get(key, nothing)
             if not expected == mine.get(key, 0) == found.get(key, 0):
                 return True
             if group["count"] != totals.get(key, 0):
                 return True
-            if user is not None and not group["user_count"]:
+            if user is not None and not taken[key] and not group["user_count"]:
                 return True
         return False
 

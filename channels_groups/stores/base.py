@@ -57,9 +57,10 @@ class Join:
     """Make ``member`` a member of ``group`` unless ``limit`` members are in it.
 
     told: its consumer has hooks and wants to be told of changes;
-    resume: go on with a membership of the same user that lingers, if there is one,
-    preferably with that of this id; None: begin one of its own in any case. With
-    ``restore``, only with that of this id, and not at all if a node has it.
+    resume: go on with a membership of the same user: with that of this id, be it that
+    it lingers or that another node has it, which then has it no more; else with any
+    that lingers. None: begin one of its own in any case. The member's own id: go on
+    with that if it lingers, and do nothing if another node has it.
     """
 
     group: str
@@ -100,7 +101,9 @@ class Answer:
 
     outcome: "created" (joined, as the first), "joined", "left", "destroyed" (left,
     as the last), "updated", "lingering", "resumed" (went on with a membership that
-    lingered), "full", or "unchanged" (already in, or already out);
+    lingered or was another node's), "taken" (of a leave or an update: another node's
+    connection has gone on with it; said once), "elsewhere" (of a join: another node
+    has it), "full", or "unchanged" (already in, or already out);
     count, user_count: of the whole group after it;
     revision: grows with each change of a group, for ever;
     told: some member of the group, in some process, wants to be told;
@@ -108,7 +111,7 @@ class Answer:
     previous: the revision of the group's change before, or 0 if nobody who wants to
     be told has been there since;
     former, owner: the membership that was resumed, as it was, and the channel of the
-    node that let it linger, "" if that is gone.
+    node that let it linger or had it, "" if that is gone.
     The group is the same after "lingering" and "resumed"; the revision of "resumed" is
     that of the group's last change.
     """
@@ -161,7 +164,8 @@ class Eviction(NamedTuple):
 class Holdings(NamedTuple):
     """What a node is sure that the store has of it.
 
-    sequence: of the last commit that was answered; size: the node's memberships;
+    sequence: of the last commit that was answered; size: the node's memberships, with
+    those that were taken from it as long as no commit has said so;
     groups: for some of its groups, how many members are here, and a user of theirs.
     ``connections`` of the node are only to be shown: nothing is compared with them.
     """
@@ -193,7 +197,9 @@ class Renewal(NamedTuple):
     epoch: names the store's present data; overdue: the nodes that may be evicted;
     reconnected: the connection was lost since the last renewal, and perhaps the
     others', who then need the time to renew: nobody is reported as overdue;
-    watchers: the channels that want to hear of every event, see watch().
+    watchers: the channels that want to hear of every event, see watch();
+    taken: the groups and connection ids of what another node's connection goes on
+    with, and of which no commit has told this node yet.
     """
 
     state: str
@@ -201,6 +207,7 @@ class Renewal(NamedTuple):
     overdue: list[str]
     reconnected: bool = False
     watchers: Sequence[str] = ()
+    taken: Sequence[tuple[str, str]] = ()
 
 
 class Disagreement(NamedTuple):

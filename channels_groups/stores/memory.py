@@ -42,6 +42,8 @@ class _Node:
     sequence: int = 0
     answers: list[Answer] = field(default_factory=list)
     groups: dict[str, list[Entry]] = field(default_factory=dict)
+    #: (group, connection id) of what was taken from it and it has yet to hear of.
+    taken: set[tuple[str, str]] = field(default_factory=set)
     #: The last eviction's sequence and answer.
     evicted: tuple[int, Eviction] | None = None
     connections: int = 0
@@ -126,7 +128,8 @@ class MemoryStore(BaseStore):
             overdue += [LINGERING] if self._is_due() else []
             now = self._clock()
             watchers = [one for one, until in self._watchers.items() if until > now]
-            return Renewal(state, self._epoch, overdue, watchers=watchers)
+            taken = sorted(known.taken) if known else []
+            return Renewal(state, self._epoch, overdue, False, watchers, taken)
 
     async def commit(
         self,
@@ -345,9 +348,11 @@ class MemoryStore(BaseStore):
 
     def _join(self, node: _Node, join: Join) -> Answer:
         group = self._groups.get(join.group) or _Group()
-        former = self._find_lingering(join)
+        owner, former = self._find_former(node, join)
+        if former is not None and former.id == join.member.id and owner != LINGERING:
+            return self._answer("elsewhere", group)
         if former is not None:
-            return self._resume(node, join, former)
+            return self._resume(node, join, owner, former)
         if join.member.id in group.nodes.get(node.incarnation.id, {}):
             return self._answer("unchanged", group)
         if join.limit is not None and group.count >= join.limit:
@@ -362,14 +367,14 @@ class MemoryStore(BaseStore):
         group = self._groups.get(update.group) or _Group()
         entries = group.nodes.get(node.incarnation.id, {})
         if update.member.id not in entries:
-            return self._answer("unchanged", group)
+            return self._missing(node, update, group)
         entries[update.member.id] = update.member, update.told
         return self._answer("updated", group, update.member)
 
     def _leave(self, node: _Node, leave: Leave) -> Answer:
         group = self._groups.get(leave.group) or _Group()
         if self._take_out(node, leave.group, leave.member.id) is None:
-            return self._answer("unchanged", group)
+            return self._missing(node, leave, group)
         group.add(leave.member, leave.told, -1)
         if not group.count:
             del self._groups[leave.group]
@@ -380,7 +385,7 @@ class MemoryStore(BaseStore):
         group = self._groups.get(leave.group) or _Group()
         member = self._take_out(node, leave.group, leave.member.id)
         if member is None:
-            return self._answer("unchanged", group)
+            return self._missing(node, leave, group)
         group.tell(-leave.told)
         deadline = self._clock() + leave.grace
         nobody = self._nodes.setdefault(LINGERING, _Node(Incarnation(LINGERING, ""), 0))
@@ -389,19 +394,41 @@ class MemoryStore(BaseStore):
         self._due[leave.group, member.id] = deadline, node.incarnation.id
         return self._answer("lingering", group)
 
-    def _find_lingering(self, join: Join) -> Member | None:
-        """Return whose membership a join goes on with."""
-        group = self._groups.get(join.group)
-        if join.resume is None or group is None:
-            return None
-        lingering = [one for one, _ in group.nodes.get(LINGERING, {}).values()]
-        found = [one for one in lingering if one.user_id == join.member.user_id]
-        found.sort(key=lambda one: one.id != join.resume)
-        return found[0] if found else None
+    def _missing(self, node: _Node, operation: Operation, group: _Group) -> Answer:
+        """Answer for a member that the node has not: it may have been taken from it."""
+        place = operation.group, operation.member.id
+        outcome = "taken" if place in node.taken else "unchanged"
+        node.taken.discard(place)
+        return self._answer(outcome, group)
 
-    def _resume(self, node: _Node, join: Join, former: Member) -> Answer:
+    def _find_former(self, node: _Node, join: Join) -> tuple[str, Member | None]:
+        """Return with what a join goes on or which it is itself, and where that is."""
+        user = join.member.user_id
+        group = self._groups.get(join.group)
+        if join.resume is None or group is None or user is None:
+            return "", None
+        owner = self._users.get(user, {}).get((join.group, join.resume))
+        if owner is not None and owner != node.incarnation.id:
+            return owner, group.nodes[owner][join.resume][0]
+        lingering = [one for one, _ in group.nodes.get(LINGERING, {}).values()]
+        found = [one for one in lingering if one.user_id == user]
+        own = join.resume == join.member.id
+        return LINGERING, found[0] if found and not own else None
+
+    def _take_over(self, owner: _Node, name: str, id: str) -> str:
+        """Take a member out of another node; return that node's channel."""
+        _, told = self._groups[name].nodes[owner.incarnation.id][id]
+        self._take_out(owner, name, id)
+        self._groups[name].tell(-told)
+        owner.taken.add((name, id))
+        return owner.incarnation.channel
+
+    def _resume(self, node: _Node, join: Join, at: str, former: Member) -> Answer:
         group = self._groups[join.group]
-        owner = self._end_lingering(join.group, former.id)
+        if at == LINGERING:
+            owner = self._end_lingering(join.group, former.id)
+        else:
+            owner = self._take_over(self._nodes[at], join.group, former.id)
         group.tell(join.told)
         member = join.member._replace(id=former.id, joined_at=former.joined_at)
         self._put_in(node, join.group, member, join.told)

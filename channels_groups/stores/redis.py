@@ -60,7 +60,7 @@ PATIENCE = 1.6
 
 OUTCOMES = (
     *("unchanged", "joined", "created", "left", "destroyed", "full", "updated"),
-    *("lingering", "resumed"),
+    *("lingering", "resumed", "elsewhere", "taken"),
 )
 
 
@@ -142,8 +142,10 @@ class RedisStore(BaseStore):
             await self._drop_idle(shard)
             await self._subscribe(shard, node)
             return Renewal(state, epoch, [], True, watchers)
-        overdue = [other.decode() for other in answer[4:]]
-        return Renewal(state, epoch, overdue, False, watchers)
+        places = [one.decode() for one in answer[4]]
+        taken = list(zip(places[::2], places[1::2]))
+        overdue = [other.decode() for other in answer[5:]]
+        return Renewal(state, epoch, overdue, False, watchers, taken)
 
     async def commit(
         self,

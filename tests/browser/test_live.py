@@ -7,6 +7,7 @@ import pytest
 
 from tests.helpers.cluster import Cluster
 from tests.helpers.eventually import eventually
+from tests.helpers.proxy import TcpProxy
 from tests.processes.conftest import lets_in
 
 from .test_demo import enter, names
@@ -101,25 +102,31 @@ def test_three_tabs_of_one_user(cluster, open_browser, room):
         ann.eventually(lambda: sorted(names(ann)) == ["ann", "ann", "bob"], timeout=30)
 
 
-def test_a_look_away_is_no_leave_and_typing_is_seen(cluster, open_browser, room):
+def test_reloads_are_no_leave_and_typing_is_seen(cluster, open_browser, room):
+    """Whichever process the new page meets, and whether the old one's end was seen."""
     one, two = cluster.nodes
     ann = enter(open_browser(), one, room, "ann")
-    bob = enter(open_browser("phone"), two, room, "bob")
-    ann.eventually(lambda: names(ann) == ["ann", "bob"])
-    before = notices(ann)
-    for _ in range(2):
-        # Not only a reload: a busy server may hear of the new page before the old one's
-        # end, which is another tab to it.
-        bob.find(".back").click()
-        bob.find("#rooms")
-        enter(bob, two, room, "bob")
-        bob.eventually(lambda: names(bob) == ["bob", "ann"])
+    with TcpProxy(one.url, two.url) as balancer:
+        bob = enter(open_browser("phone"), balancer, room, "bob")
+        ann.eventually(lambda: names(ann) == ["ann", "bob"])
+        before, told = notices(ann), len(cluster.events())
+        met = set()
+        for _ in range(12):
+            bob.refresh()
+            met.add(bob.find('#status[data-state="open"]').text)
+            assert names(bob) == ["bob", "ann"]
+        assert len(met) == 2
+        assert len(cluster.events()) == told
+        type_to_all(ann, bob)
+    assert names(ann) == ["ann", "bob"]
+    assert notices(ann) == before
+
+
+def type_to_all(ann, bob):
     bob.find("#text").send_keys("hel")
     ann.eventually(lambda: ann.texts("#typing") == ["bob is typing"])
     bob.find("#text").send_keys("lo\n")
     ann.eventually(lambda: ann.texts("#typing") == [""])
-    assert names(ann) == ["ann", "bob"]
-    assert notices(ann) == before
     assert bob.texts("#typing") == [""]
 
 

@@ -4,10 +4,11 @@ import asyncio
 
 import pytest
 
+from channels_groups.changes import Changes
 from channels_groups.exceptions import ConnectionClosed
 from channels_groups.manager import get_group
 from channels_groups.node import find_nodes
-from channels_groups.testing import capture_group_events
+from channels_groups.testing import capture_group_events, simulated_process
 
 from ..helpers.eventually import aeventually
 from ..helpers.points import Pause, come_between
@@ -62,6 +63,98 @@ async def test_who_reloads_is_the_same_member(told_chat, connect, configure, eve
     assert (events[-1].connection.id, events[-1].reason) == (ann_id, "left")
     await aeventually(lambda: bob.left)
     assert [one.id for _, one in bob.left] == [ann_id]
+
+
+def known(id):
+    return f"live=1&group_former={id}".encode()
+
+
+async def test_a_new_page_before_the_end_of_the_old_one(
+    told_chat, connect, configure, events
+):
+    """It says whose place it takes, in all of the groups; the old one is closed."""
+    configure(GRACE=LONG, MAX_MEMBERS=2)
+    ann = await connect(told_chat, "room", user_id="ann", info={"n": 1})
+    bob = await connect(told_chat, "room", user_id="bob")
+    await ann.join_group("second")
+    await aeventually(lambda: ann.joined)
+    ann_id, before = ann.id, len(events)
+    for _ in range(2):
+        old, former = ann, known(ann_id)
+        about = {"user_id": "ann", "info": {"n": 1}, "query_string": former}
+        ann = await connect(told_chat, "room", **about)
+        assert await old.close_code() == (1000, "taken over")
+        await old.end()
+        await ann.join_group("second")
+        assert ann.id == ann_id
+    assert len(events) == before
+    assert bob.joined == bob.left == bob.updated == []
+    assert await get_group("second").acount() == 1
+    await get_group("room").asend("all")
+    assert [await one.receive_from() for one in (ann, bob)] == ["all", "all"]
+    assert find_nodes("default")[0].resumed.keys() == {
+        ("room", ann_id),
+        ("second", ann_id),
+    }
+
+
+@pytest.mark.parametrize("heard", [True, False], ids=["heard", "not heard"])
+@cases("memory-async", "core-async")
+async def test_the_former_process_hears_of_it(
+    told_chat, connect, open_client, configure, events, monkeypatch, heard
+):
+    """By a message or, if that is lost, by its next renewal, and keeps nothing."""
+    configure(GRACE=LONG)
+    if not heard:
+        monkeypatch.setattr(Changes, "tell_owner", lambda *args: None)
+    ann = await connect(told_chat, "room", user_id="ann")
+    bob = await connect(told_chat, "room", user_id="bob")
+    await aeventually(lambda: ann.joined)
+    ann_id, before = ann.id, len(events)
+    async with simulated_process() as other:
+        about = {"room": "room", "user_id": "ann", "query_string": known(ann_id)}
+        new = open_client(told_chat, **about)
+        new._run = new.application = other.serve(new._run)
+        assert await new.connect() == (True, None)
+        assert new.id == ann_id
+        assert await ann.close_code() == (1000, "taken over")
+        await ann.end()
+        await get_group("room").asend("all")
+        assert [await one.receive_from() for one in (new, bob)] == ["all", "all"]
+        assert len(events) == before and bob.joined == bob.left == []
+        found = await get_group("room").aget(ann_id)
+        assert found.scope is None, "it is somewhere else"
+        await new.set_group(None)
+        await aeventually(lambda: [one.id for _, one in bob.left], equals=[ann_id])
+        await new.end()
+    assert names(events[before:]) == ["leave"]
+    assert await get_group("room").acount() == 1
+
+
+@cases("memory-async", "core-sync")
+async def test_nobody_takes_anothers_place(chat, connect, configure, events):
+    configure(GRACE=LONG)
+    ann = await connect(chat, "room", user_id="ann")
+    anonymous = await connect(chat, "room")
+    for user_id, former in (
+        ("bob", ann.id),
+        (None, ann.id),
+        (None, anonymous.id),
+        ("ann", anonymous.id),
+        ("ann", ann.id + "!"),
+        ("ann", 65 * "a"),
+    ):
+        await connect(chat, "room", user_id=user_id, query_string=known(former))
+    assert names(events) == ["created", *8 * ["join"]]
+    assert await get_group("room").acount() == 8
+
+
+@in_memory_async
+async def test_without_grace_no_place_is_taken(chat, connect, events):
+    ann = await connect(chat, "room", user_id="ann")
+    tab = await connect(chat, "room", user_id="ann", query_string=known(ann.id))
+    assert ann.id != tab.id
+    assert names(events) == ["created", "join", "join"]
 
 
 async def test_who_does_not_come_back_leaves_once(

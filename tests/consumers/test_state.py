@@ -148,7 +148,7 @@ async def test_a_client_is_shown_the_state_and_then_each_change(state_chat, conn
     await agree(ann, bob)
     state, change = ann.shown
     assert set(state) == {
-        *("type", "group", "revision", "count", "user_count", "members")
+        *("type", "group", "revision", "id", "count", "user_count", "members")
     }
     assert set(change) == {
         *("type", "group", "revision", "previous", "joined", "left", "updated"),

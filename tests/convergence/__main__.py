@@ -1,7 +1,9 @@
 """python -m tests.convergence --seeds 100
 
 Two hundred clients over three processes join, leave and update at random, while the
-messages that tell of changes are lost, late and doubled, and processes are killed.
+messages that tell of changes are lost, late and doubled, and processes are killed. In
+every other seed they also reload: a new connection comes after the end of the old one,
+or before it.
 Then it is quiet, and within two seconds each client has to believe what is true. The
 exit code is 1 if one did not.
 """

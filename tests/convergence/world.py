@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
 import websockets.asyncio.client
+import websockets.exceptions
 from websockets.exceptions import ConnectionClosed
 
 from ..helpers.cluster import Cluster
@@ -19,6 +20,7 @@ GROUPS = ["one", "two", "three"]
 ENV = {
     "CHANNEL_PREFIX": "convergence",
     "GROUP_LEASE": "3",
+    "GROUP_GRACE": "2",
     "PYTHONASYNCIODEBUG": "",  # It would be a test of the machine.
 }
 #: Seconds for all orders to be answered, and for the dead to be evicted.
@@ -31,6 +33,7 @@ class Visitor:
     def __init__(self, name):
         self.name = name
         self.node = None
+        self.id = ""
         self.groups = set()
         self.mood = 0
         self.views = {}
@@ -44,13 +47,31 @@ class Visitor:
     async def connect(self, node):
         """Connect to a process, in no group."""
         await self.close()
-        self.node, self.groups, self.views, self.mood = node, set(), {}, 0
+        self.groups = set()
+        await self.open(node)
+
+    async def open(self, node, former=""):
+        self.node, self.views, self.mood = node, {}, 0
         self.number = self.done = 0
-        url = f"ws://127.0.0.1:{node.port}/?user={self.name}"
+        url = f"ws://127.0.0.1:{node.port}/?user={self.name}&group_former={former}"
         self.socket = await websockets.asyncio.client.connect(
             url, proxy=None, compression=None, open_timeout=30, ping_interval=None
         )
-        self.reading = asyncio.create_task(self.read())
+        self.reading = asyncio.create_task(self.read(self.socket))
+
+    async def reload(self, node, seen):
+        """Enter its groups by a new connection, whether the old one's end is seen."""
+        socket, reading = self.socket, self.reading
+        try:
+            if seen:
+                await socket.close()
+            await self.open(node, self.id)
+            for group in sorted(self.groups):
+                await self.order(kind="join", group=group)
+        except (OSError, websockets.exceptions.InvalidHandshake):
+            pass  # Killed meanwhile.
+        await socket.close()
+        await asyncio.wait([reading])
 
     async def close(self):
         if self.reading:
@@ -78,10 +99,11 @@ class Visitor:
             )
             waiting.cancel()
 
-    async def read(self):
+    async def read(self, socket):
         try:
-            async for text in self.socket:
-                self.take(json.loads(text))
+            async for text in socket:
+                if socket is self.socket:
+                    self.take(json.loads(text))
         except ConnectionClosed:
             pass
 
@@ -92,6 +114,7 @@ class Visitor:
         elif message["type"] == "group.left":
             self.views.pop(message["group"], None)
         else:
+            self.id = message.get("id", self.id)
             view = self.views.setdefault(message["group"], View())
             view.take(message)
 
@@ -142,6 +165,7 @@ class World:
             application="tests.convergence.application:application",
         )
         # Some users have several connections.
+        self.reloads = False
         self.visitors = [Visitor(f"user{n * 2 // 3}") for n in range(clients)]
 
     async def __aenter__(self):
@@ -156,6 +180,7 @@ class World:
     async def play(self, seed, orders, within):
         """Play one seed: chaos, then quiet, then everybody must be right."""
         dice = random.Random(seed)
+        self.reloads = seed % 2 == 1
         faults = {
             "lost": dice.choice([0, 0.1, 0.3, 1]),
             "late": dice.choice([0, 0.3, 0.7]),
@@ -193,7 +218,12 @@ class World:
             await self.act(visitor, dice)
 
     async def act(self, visitor, dice):
-        kind = dice.choice(["join", "join", "leave", "update"])
+        kinds = ["join", "join", "leave", "update"]
+        kind = dice.choice([*kinds, "reload", "reload"] if self.reloads else kinds)
+        if kind == "reload":
+            node = dice.choice(self.cluster.running)
+            await visitor.reload(node, seen=dice.random() < 0.5)
+            return
         if kind == "update":
             visitor.mood += 1
             await visitor.order(kind="update", mood=visitor.mood)

@@ -1,6 +1,7 @@
 """A TCP proxy that drops, delays, refuses and cuts, to put in front of Redis."""
 
 import asyncio
+import itertools
 import socket
 import struct
 import threading
@@ -17,7 +18,8 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 class TcpProxy:
     """
-    Forward a port that the kernel chose to the host and port of `target_url`.
+    Forward a port that the kernel chose to the host and port of `target_url`; of
+    several, to each in turn.
 
         with TcpProxy(server.url) as proxy:
             redis.Redis.from_url(proxy.url)
@@ -26,8 +28,9 @@ class TcpProxy:
     each has taken effect when it returns. `heal()` undoes all but `cut()`.
     """
 
-    def __init__(self, target_url: str) -> None:
-        self._target = urlsplit(target_url)
+    def __init__(self, *target_url: str) -> None:
+        self._target = urlsplit(target_url[0])
+        self._targets = itertools.cycle(map(urlsplit, target_url))
         self.port = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
@@ -160,7 +163,8 @@ class TcpProxy:
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Open a connection to the target, once anything may flow."""
         await self._flowing.wait()
-        return await asyncio.open_connection(self._target.hostname, self._target.port)
+        target = next(self._targets)
+        return await asyncio.open_connection(target.hostname, target.port)
 
     def now(self) -> float:
         return self._loop.time()

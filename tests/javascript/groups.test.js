@@ -157,6 +157,41 @@ test("leaving a group empties it, and a lost connection makes it doubtful", () =
   assert.deepEqual([socket.groups.get("room").entered, ids(socket)], [true, ["b"]]);
 });
 
+test("a new connection says whose place it takes, and so does a new page", () => {
+  const stored = new Map();
+  globalThis.sessionStorage = {
+    getItem: (key) => stored.get(key) ?? null,
+    setItem: (key, value) => stored.set(key, value),
+    removeItem: (key) => stored.delete(key),
+  };
+  globalThis.window = new EventTarget();
+  globalThis.document = new EventTarget();
+  try {
+    const socket = open();
+    assert.equal(last().url, URL);
+    last().say(state(1, [member("a")], { id: "a" }));
+    assert.equal(socket.groups.get("room").id, "a");
+    last().drop();
+    pass(1000);
+    assert.equal(last().url, `${URL}?group_former=a`);
+    last().accept();
+    // A copy of this tab has a copy of what is stored.
+    assert.equal(stored.size, 0);
+    window.dispatchEvent(new Event("pagehide"));
+    assert.equal(stored.size, 1);
+    const other = new GroupSocket("ws://example.org/ws/other/");
+    opened.push(other);
+    assert.equal(last().url, "ws://example.org/ws/other/");
+    const next = new GroupSocket(`${URL}?name=x`);
+    opened.push(next);
+    assert.equal(last().url, `${URL}?name=x&group_former=a`);
+    assert.equal(stored.size, 0);
+  } finally {
+    opened.splice(0).forEach((socket) => socket.close());
+    for (const name of ["window", "document", "sessionStorage"]) delete globalThis[name];
+  }
+});
+
 test("it comes back, later and later, at times that differ", () => {
   const socket = open(LiveSocket);
   const events = record(socket, "status");

@@ -65,6 +65,46 @@ async def test_reload_and_deploy(cluster, own_redis):
     await end(cluster, own_redis)
 
 
+async def go_on(clients, node):
+    """Connect anew in the place of connections that nobody has seen the end of."""
+    new = [connect(node, one.room, one.name) for one in clients]
+    for client, former in zip(new, clients):
+        client.url += f"&group_former={former.id}"
+        await client.open()
+    assert [one.id for one in new] == [one.id for one in clients]
+    return new
+
+
+async def test_back_before_the_end_was_seen(cluster, own_redis):
+    """The former process works, is frozen, or is killed: not one event for them."""
+    one, two, three = cluster.start("daphne", "uvicorn", "daphne", env=GRACE)
+    async with visitors([three], each=2) as stay:
+        guests = await guests_of(one, "ann", "bob")
+        await check(cluster, [*stay, *guests])
+        before, old = len(cluster.events()), guests
+        guests = await go_on(guests, two)
+        for client in old:
+            assert (await client.wait_closed())[0] == 1000
+        guests = await go_on(guests, one)
+        one.freeze()
+        guests = await go_on(guests, two)
+        # Evicted, it had none of them; nor has it when it is back.
+        with own_redis.client() as client:
+            nodes = "demo:groups:leases"
+            await aeventually(lambda: client.zcard(nodes), equals=2, timeout=30)
+        one.thaw()
+        await aeventually(lambda: "lost its lease" in one.log, timeout=30)
+        await check(cluster, [*stay, *guests])
+        two.freeze()
+        guests = await go_on(guests, three)
+        two.kill()
+        await check(cluster, [*stay, *guests])
+        assert len(cluster.events()) == before
+        await close(guests, own_redis)
+        await expired(cluster, guests)
+    await end(cluster, own_redis)
+
+
 async def test_killed_while_they_linger(cluster, own_redis):
     """They outlive their process: who is not back in time leaves once."""
     one, two = cluster.start("uvicorn", "daphne", env=GRACE)

@@ -1008,6 +1008,95 @@ async def test_which_membership_is_resumed(lab):
 
 
 @every_store
+async def test_a_connection_goes_on_with_what_another_node_has(lab):
+    """At once and without a change, however that node is; which hears of it once."""
+    one, two = await lab.node(), await lab.node()
+    old = member("old", "Ann", {"n": 1}, joined_at=1_600_000_000.5)
+    await one.join("room", BOB, told=True)
+    await one.join("room", old, told=True)
+    await one.join("alone", old)
+    before = await lab.store.summaries(0, ["room", "alone"])
+    new = member("new", "Ann", {"n": 2}, channel="another!channel")
+    answers = await two.commit(
+        Join("room", new, 1, True, "old"), Join("alone", new, 1, False, "old")
+    )
+    assert [facts(one) for one in answers] == [("resumed", 2, 2), ("resumed", 1, 1)]
+    assert [one.former for one in answers] == [old, old]
+    assert {one.owner for one in answers} == {one.incarnation.channel}
+    assert answers[0].told and answers[0].revision == before[0].revision
+    assert await lab.store.summaries(0, ["room", "alone"]) == before
+    resumed = new._replace(id="old", joined_at=old.joined_at)
+    assert await lab.store.member("room", "old") == resumed
+    assert sorted((await list_members(lab.store, "room"))[0]) == [BOB, resumed]
+    places = [("alone", "old"), ("room", "old")]
+    assert sorted(await list_user(lab.store, "Ann")) == places
+    # It does not know yet, and nothing seems to be lost.
+    for holdings in (
+        Holdings(one.sequence, 3, {"room": (2, "user-b")}),
+        Holdings(one.sequence, 3, {"alone": (1, "whose user may be gone")}),
+    ):
+        renewal = await one.renew(holdings=holdings)
+        assert (renewal.state, sorted(renewal.taken)) == ("alive", places)
+    assert facts(await one.update("room", old)) == ("taken", 2, 2)
+    assert facts(await one.leave("alone", old, grace=60)) == ("taken", 1, 1)
+    holdings = Holdings(one.sequence, 1, {"room": (1, "user-b")})
+    renewal = await one.renew(holdings=holdings)
+    assert (renewal.state, list(renewal.taken)) == ("alive", [])
+    assert facts(await one.leave("room", old)) == ("unchanged", 2, 2)
+    holdings = Holdings(two.sequence, 2, {"room": (1, "Ann")})
+    assert (await two.renew(holdings=holdings)).state == "alive"
+    assert facts(await two.leave("room", resumed, told=True)) == ("left", 1, 1)
+    assert facts(await two.leave("alone", resumed)) == ("destroyed", 0, 0)
+    assert facts(await one.leave("room", BOB, told=True)) == ("destroyed", 0, 0)
+    one.held.clear()
+
+
+@every_store
+async def test_only_ones_own_is_taken_over(lab):
+    one, two = await lab.node(), await lab.node()
+    await one.join("room", member("old", "Ann"))
+    await one.join("room", member("nobody"))
+    for id, user, resume in (
+        ("1", "Bob", "old"),
+        ("2", None, "old"),
+        ("3", None, "nobody"),
+        ("4", "Ann", "nobody"),
+        ("5", "Ann", "new"),
+    ):
+        answer = await two.join("room", member(id, user), resume=resume)
+        assert (answer.outcome, answer.former) == ("joined", None)
+    assert await lab.store.count("room") == 7
+    # Who is written back or joins again by its own id does not take it from others.
+    again = await two.join("room", member("old", "Ann"), resume="old")
+    assert facts(again) == ("elsewhere", 7, 2)
+    assert (await one.leave("room", member("old", "Ann"))).outcome == "left"
+    again = await two.join("room", member("old", "Ann"), resume="old")
+    assert facts(again) == ("joined", 7, 2)
+
+
+@every_store
+async def test_taken_from_a_dead_node_before_it_is_evicted(lab):
+    one, two, three = [await lab.node() for _ in range(3)]
+    for each in (ANN, BOB):
+        await one.join("room", each)
+    await lab.expire(one)
+    new = member("new", ANN.user_id)
+    assert (await two.join("room", new, resume=ANN.id)).outcome == "resumed"
+    losses = [loss for batch in await three.evict_all(one) for loss in batch.losses]
+    assert [loss.member for loss in losses] == [BOB]
+    # Back from the dead, under another name, as that node's writer does it.
+    four = await lab.node()
+    assert (await four.join("room", ANN, resume=ANN.id)).outcome == "elsewhere"
+    assert await lab.store.count("room") == 1
+    back = member("back", ANN.user_id)
+    assert (await four.join("room", back, resume=ANN.id)).outcome == "resumed"
+    kept = back._replace(id=ANN.id, joined_at=ANN.joined_at)
+    assert await lab.store.member("room", ANN.id) == kept
+    one.held.clear()
+    two.held.clear()
+
+
+@every_store
 async def test_a_grace_ends_once_for_all_nodes(lab):
     one, two = await lab.node(), await lab.node()
     await one.join("room", BOB, told=True)
@@ -1093,7 +1182,7 @@ async def test_who_lingers_is_written_back_to_an_emptied_store(lab):
 
     assert await restore(two, bob, False) == ["created"]
     assert await restore(one, ann, True) == ["joined", "lingering"]
-    assert await restore(one, bob, True) == ["unchanged", "unchanged"]
+    assert await restore(one, bob, True) == ["elsewhere", "unchanged"]
     assert await restore(one, cat, True) == ["joined", "lingering"]
     assert await restore(two, cat, False) == ["resumed"]
     await lab.rebuilt()

@@ -48,6 +48,7 @@ class Migration(migrations.Migration):
                 ("evicted_until", models.BigIntegerField(default=0)),
                 ("connections", models.BigIntegerField(default=0)),
                 ("memberships", models.BigIntegerField(default=0)),
+                ("taken", models.TextField(default="[]")),
                 ("sequence", models.BigIntegerField(default=0)),
                 ("answers", models.TextField(default="[]")),
                 ("evicting", models.BigIntegerField(default=0)),

@@ -15,8 +15,8 @@
  */
 
 /**
- * @typedef {{type: "group.state", group: string, revision: number, count: number,
- *   user_count: number, members: Member[] | null}} StateMessage
+ * @typedef {{type: "group.state", group: string, revision: number, id: string,
+ *   count: number, user_count: number, members: Member[] | null}} StateMessage
  * @typedef {{type: "group.change", group: string, revision: number, previous: number,
  *   joined: Member[], left: string[], updated: Member[], count: number,
  *   user_count: number}} ChangeMessage
@@ -50,6 +50,9 @@ const DEFAULTS = {
   // By default what the server means by 1000 and by codes of its own is final.
   reconnect: ({ code }) => code !== 1000 && code < 3000,
 };
+
+/** Where a page leaves word of its connection for the page that a reload makes of it. */
+const FORMER = "channels_groups.former:";
 
 /** Milliseconds between two looks at the clock, which jumps when a laptop has slept. */
 const CLOCK = 2000;
@@ -101,7 +104,7 @@ export class LiveSocket extends EventTarget {
       if (!this._paused) this.check();
     };
     /** @private */
-    this._hide = () => this._pause();
+    this._hide = () => this.pause();
     this.open();
   }
 
@@ -168,10 +171,18 @@ export class LiveSocket extends EventTarget {
     this.dispatchEvent(new CustomEvent(name, { detail }));
   }
 
+  /**
+   * Return the address to connect to.
+   * @protected
+   * @returns {URL}
+   */
+  address() {
+    return absolute(typeof this._url === "function" ? this._url() : this._url);
+  }
+
   /** @private */
   _connect() {
-    const url = typeof this._url === "function" ? this._url() : this._url;
-    const socket = new WebSocket(absolute(url), this.options.protocols);
+    const socket = new WebSocket(this.address().href, this.options.protocols);
     this._socket = socket;
     this._asked = 0;
     this._heard = Date.now();
@@ -246,9 +257,9 @@ export class LiveSocket extends EventTarget {
 
   /**
    * Leave with the page, which a browser may keep, with its sockets, to come back to.
-   * @private
+   * @protected
    */
-  _pause() {
+  pause() {
     this._paused = true;
     this._drop();
     this._setStatus("waiting", 1000, "The page is not shown.");
@@ -317,6 +328,8 @@ export class Group {
   /** @param {string} name */
   constructor(name) {
     this.name = name;
+    /** This client's own in it, among the members'. */
+    this.id = "";
     /** Of the last change that is in it. */
     this.revision = 0;
     /** Connections, whether listed or not. */
@@ -348,6 +361,12 @@ export class GroupSocket extends LiveSocket {
    */
   constructor(url, options = {}) {
     super(url, options);
+    /**
+     * This client's id, by which the server knows the next connection for the same
+     * member; before the first state, that of the page which was reloaded, if it was.
+     * @private @type {string | undefined}
+     */
+    this.former;
     /** @type {Map<string, Group>} */
     this.groups = new Map();
     /**
@@ -360,6 +379,29 @@ export class GroupSocket extends LiveSocket {
     this.addEventListener("status", () => {
       if (this.status !== "open") this._lapse();
     });
+  }
+
+  /**
+   * @protected
+   * @override
+   * @returns {URL}
+   */
+  address() {
+    const url = super.address();
+    // Taken away at once: a copy of this tab is another member.
+    const left = takeWord(url);
+    this.former = this.former || left;
+    if (this.former) url.searchParams.set("group_former", this.former);
+    return url;
+  }
+
+  /**
+   * @protected
+   * @override
+   */
+  pause() {
+    if (this.former) leaveWord(super.address(), this.former);
+    super.pause();
   }
 
   /**
@@ -387,10 +429,11 @@ export class GroupSocket extends LiveSocket {
    * @private
    * @param {StateMessage} message
    */
-  _show({ group: name, revision, count, user_count, members }) {
+  _show({ group: name, revision, id, count, user_count, members }) {
     const group = this.groups.get(name) ?? new Group(name);
     this.groups.set(name, group);
-    Object.assign(group, { revision, count, userCount: user_count, entered: true });
+    if (id) this.former = id;
+    Object.assign(group, { revision, id, count, userCount: user_count, entered: true });
     group.members = members && new Map(members.map((member) => [member.id, member]));
     this._found(name);
     this.tell("state", { group });
@@ -527,9 +570,38 @@ function wakers() {
 /**
  * Return the address with the scheme of WebSockets.
  * @param {string} url
+ * @returns {URL}
  */
 function absolute(url) {
   const result = new URL(url, globalThis.location?.href);
   result.protocol = result.protocol.replace("http", "ws");
-  return result.href;
+  return result;
+}
+
+/**
+ * Tell the next page of this tab which connection this one had.
+ * @param {URL} url
+ * @param {string} id
+ */
+function leaveWord({ pathname }, id) {
+  try {
+    sessionStorage.setItem(FORMER + pathname, id);
+  } catch {
+    // Storage is off, or there is no page: the next one is another member.
+  }
+}
+
+/**
+ * Return which connection the page before had, and forget it.
+ * @param {URL} url
+ * @returns {string | undefined}
+ */
+function takeWord({ pathname }) {
+  try {
+    const id = sessionStorage.getItem(FORMER + pathname) ?? undefined;
+    sessionStorage.removeItem(FORMER + pathname);
+    return id;
+  } catch {
+    return undefined;
+  }
 }

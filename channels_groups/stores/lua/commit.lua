@@ -5,7 +5,7 @@
 --       layer ('' or channels_redis.core's prefix), group_expiry
 -- An operation: {'join', 'leave' or 'update', group, connection, user or false,
 --                told (0 or 1), record (of a leave: seconds of grace or 0),
---                limit or -1, connection to be resumed, '' for any, or false}
+--                limit or -1, connection to go on with, '' for any, or false}
 -- Returns {'lost'}, {'rebuilding'} or the answers (msgpack); an answer: {outcome, count,
 -- user_count, revision, told, connections of the user, previous revision}, and of what
 -- was resumed {connection, record, owner's channel}. There are fewer answers than
@@ -37,7 +37,7 @@ local found = call('MGET', revisions, rebuilding)
 if not restore and found[2] and not is_looked_over() then return {'rebuilding'} end
 
 local UNCHANGED, JOINED, CREATED, LEFT, DESTROYED, FULL = 0, 1, 2, 3, 4, 5
-local UPDATED, LINGERS, RESUMED = 6, 7, 8
+local UPDATED, LINGERS, RESUMED, ELSEWHERE, TAKEN = 6, 7, 8, 9, 10
 local clock, revision = math.floor(now() * 1000000), tonumber(found[1] or 0)
 local changed, groups, wanted = 0, {}, nil
 
@@ -136,21 +136,46 @@ local function count_user(group, user, more)
   return math.max(connections, 0)
 end
 
--- Which of the user's members that linger is to be resumed.
-local function find_lingering(group, id, user, resume)
-  local list = call('HGET', prefix .. 'lingering:' .. group.name, user)
-  if not list then return false end
-  list = cmsgpack.unpack(list)
-  for _, one in ipairs(list) do
-    if one[1] == resume then return resume end
+-- Take a member out of another node; return its record and that node's channel. Of
+-- what the others there want to be told, no less is kept than they may want.
+local function take_from(owner, group, id)
+  local members, node_key = members_key(group.name, owner), prefix .. 'node:' .. owner
+  local record = call('HGET', members, id)
+  call('HDEL', members, id)
+  local rest, told = call('HLEN', members), call('HGET', group.nodes_key, owner)
+  if rest == 0 then
+    local entries = call('HGET', node_key, group.name)
+    if entries then leave_layer(layer, cmsgpack.unpack(entries)) end
+    call('HDEL', node_key, group.name)
+    call('HDEL', group.nodes_key, owner)
+  elseif tonumber(told or 0) > rest then
+    call('HSET', group.nodes_key, owner, rest)
   end
-  return not restore and list[1][1]
+  call('HINCRBY', sizes, owner, -1)
+  call('SADD', prefix .. 'taken:' .. owner, place(group.name, id))
+  group.told = told_in(group.name)
+  return record, call('HGET', prefix .. 'channels', owner) or ''
 end
 
--- Let a connection go on with a member that lingers, since when that has joined.
-local function resume_lingering(group, id, user, told, record)
-  local old, owner = end_lingering(group.name, id)
-  if not old then return false end
+-- Take the member that a join goes on with out of where it is; return its id, its
+-- record and the channel of who had it, or ELSEWHERE if it is another node's.
+local function take_former(group, id, user, resume)
+  local owner = resume ~= '' and call('HGET', user_key(user), place(group.name, resume))
+  if owner and owner ~= node and owner ~= LINGERING
+    and call('HEXISTS', members_key(group.name, owner), resume) == 1 then
+    if resume == id then return ELSEWHERE end
+    return resume, take_from(owner, group, resume)
+  end
+  if owner ~= LINGERING then
+    local list = call('HGET', prefix .. 'lingering:' .. group.name, user)
+    if resume == id or not list then return false end
+    resume = cmsgpack.unpack(list)[1][1]
+  end
+  return resume, end_lingering(group.name, resume)
+end
+
+-- Let a connection go on with a member that was taken out, since when that has joined.
+local function go_on(group, id, user, told, record, old, owner)
   group.nodes = call('HLEN', group.nodes_key)
   local time = #string.match(record, '^%d*:') + #user + 1
   record = string.sub(record, 1, time - 1) .. string.sub(old, time, time + 7)
@@ -158,7 +183,11 @@ local function resume_lingering(group, id, user, told, record)
   call('HSET', group.members, id, record)
   put_in(group, id, user, told)
   local is_told, last = group.told > 0, 0
-  if is_told then last = group.last or last_told(told_groups, group.name) end
+  if is_told then
+    last = group.last or last_told(told_groups, group.name)
+  else
+    group.last = 0
+  end
   if last == 0 then
     last = next_revision()
     if is_told then group.last = last end
@@ -168,21 +197,19 @@ local function resume_lingering(group, id, user, told, record)
   }
 end
 
-local function is_anywhere(group, id)
-  for _, other in ipairs(call('HKEYS', group.nodes_key)) do
-    if call('HEXISTS', members_key(group.name, other), id) == 1 then return true end
-  end
-  return false
+-- The answer for a member that this node has not, as it may have been taken from it.
+local function missing(group, id)
+  local is_taken = call('SREM', prefix .. 'taken:' .. node, place(group.name, id)) == 1
+  return unchanged(is_taken and TAKEN or UNCHANGED, group)
 end
 
 local operations = {}
 
 function operations.join(group, id, user, told, record, limit, resume)
   if resume and user then
-    local found = find_lingering(group, id, user, resume)
-    local answer = found and resume_lingering(group, found, user, told, record)
-    if answer then return answer end
-    if restore and is_anywhere(group, id) then return unchanged(UNCHANGED, group) end
+    local former, old, owner = take_former(group, id, user, resume)
+    if former == ELSEWHERE then return unchanged(ELSEWHERE, group) end
+    if old then return go_on(group, former, user, told, record, old, owner) end
   end
   if limit >= 0 and group.count >= limit then
     local is_in = call('HEXISTS', group.members, id) == 1
@@ -200,7 +227,7 @@ end
 -- It counts as a member as before, but of no node.
 local function linger(group, id, user, told, grace)
   local record = call('HGET', group.members, id)
-  if not record then return unchanged(UNCHANGED, group) end
+  if not record then return missing(group, id) end
   call('HDEL', group.members, id)
   take_out(group, told)
   add_lingering(group.name, id, user, record, node, now() + grace)
@@ -211,7 +238,7 @@ end
 
 function operations.leave(group, id, user, told, grace)
   if grace > 0 then return linger(group, id, user, told, grace) end
-  if call('HDEL', group.members, id) == 0 then return unchanged(UNCHANGED, group) end
+  if call('HDEL', group.members, id) == 0 then return missing(group, id) end
   group.count, group.is_changed = group.count - 1, true
   take_out(group, told)
   if user then call('HDEL', user_key(user), place(group.name, id)) end
@@ -220,7 +247,7 @@ function operations.leave(group, id, user, told, grace)
 end
 
 function operations.update(group, id, user, told, record)
-  if call('HEXISTS', group.members, id) == 0 then return unchanged(UNCHANGED, group) end
+  if call('HEXISTS', group.members, id) == 0 then return missing(group, id) end
   call('HSET', group.members, id, record)
   local connections = user and tonumber(call('HGET', group.users_key, user) or 0) or 0
   return change(UPDATED, group, connections, 0)

@@ -27,6 +27,11 @@
 --
 --   lingering:<g>    HASH user -> msgpack of {{connection, the node that had it}, ...}
 --   due              ZSET place -> end of its grace
+--
+-- A member that another node's connection goes on with is that node's. The node that
+-- had it counts it as its own until it hears of that.
+--
+--   taken:<n>        SET of the places of such members
 
 local prefix = ARGV[1]
 local call = redis.call

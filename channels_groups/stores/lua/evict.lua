@@ -107,6 +107,7 @@ if done then
   call('ZREM', leases, dead)
   call('HDEL', channels, dead)
   call('HDEL', sizes, dead)
+  call('DEL', prefix .. 'taken:' .. dead)
   -- A frozen node may yet ask what its last commit did.
   call('EXPIRE', answered, 600)
 elseif #losses > 0 then

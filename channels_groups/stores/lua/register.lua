@@ -49,7 +49,7 @@ local function wipe()
   end
   if call('EXISTS', prefix .. 'node:' .. other) == 0 then
     call('HDEL', channels, other)
-    call('DEL', prefix .. 'answer:' .. other)
+    call('DEL', prefix .. 'answer:' .. other, prefix .. 'taken:' .. other)
   end
   return false
 end

@@ -9,7 +9,7 @@ local leases, channels, sizes, node_groups, answered, epoch, rebuilding, revisio
 local told_groups, void, run = unpack(KEYS, 9)
 local node = ARGV[2]
 
-call('DEL', answered)
+call('DEL', answered, prefix .. 'taken:' .. node)
 if call('EXISTS', node_groups) == 1 then
   -- Something is left in its name: let it be evicted.
   call('ZADD', leases, 0, node)

@@ -9,14 +9,32 @@
 --       of theirs or false}),
 --       the node's connections
 -- Returns {state, epoch, 1 if the node's subscription is there, {channel, ...} of those
---   who want to hear of every event, node, node, ...}; '~'
---   is among the nodes if the grace of a member has ended.
+--   who want to hear of every event, {group, connection, group, connection, ...} of what
+--   was taken from the node, node, node, ...}; '~' is among the nodes if the grace of a
+--   member has ended.
 
 local leases, epoch_key, rebuilding, void, index, sizes, channels, run = unpack(KEYS)
 local node_groups, answered, watchers = unpack(KEYS, 9)
 local node, known, lease, patience, new, rebuild, sequence, size, audit, connections =
   unpack(ARGV, 2)
 lease, patience = tonumber(lease), tonumber(patience)
+
+-- How many members that the node counts as its own have been taken from it: in all,
+-- and by group. Without any, its size is right.
+local places_taken = {}
+local function count_taken(number)
+  local taken = {}
+  if number == 0 then return taken end
+  local places = call('SMEMBERS', prefix .. 'taken:' .. node)
+  if #places ~= number then return false end
+  for _, at in ipairs(places) do
+    local group, id = parse_place(at)
+    taken[group] = (taken[group] or 0) + 1
+    places_taken[#places_taken + 1] = group
+    places_taken[#places_taken + 1] = id
+  end
+  return taken
+end
 
 local function is_group_damaged(group, expected, user)
   if call('HLEN', members_key(group, node)) ~= expected then return true end
@@ -39,10 +57,14 @@ local function is_damaged(deadline)
   local last = tonumber(call('HGET', answered, 'sequence') or 0)
   if last < tonumber(sequence) then return true end
   if last > tonumber(sequence) then return false end -- A commit is under way.
-  if tonumber(call('HGET', sizes, node) or 0) ~= tonumber(size) then return true end
+  local taken = count_taken(tonumber(size) - tonumber(call('HGET', sizes, node) or 0))
+  if not taken then return true end
   if call('HEXISTS', channels, node) == 0 then return true end
   for group, expected in pairs(cmsgpack.unpack(audit)) do
-    if is_group_damaged(group, expected[1], expected[2]) then return true end
+    local gone = taken[group] or 0
+    -- The user whom the node names may be the one of a member that was taken.
+    local user = gone == 0 and expected[2]
+    if is_group_damaged(group, expected[1] - gone, user) then return true end
   end
   return false
 end
@@ -84,7 +106,7 @@ else
 end
 
 local watching = call('ZRANGEBYSCORE', watchers, time, '+inf')
-local answer = {state, epoch, connected and 1 or 0, watching}
+local answer = {state, epoch, connected and 1 or 0, watching, places_taken}
 local silent = call('ZRANGEBYSCORE', leases, '-inf', time + lease - patience, 'WITHSCORES')
 for i = 1, #silent, 2 do
   local other = silent[i]
