@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from channels.layers import get_channel_layer
+from prometheus_client import CollectorRegistry
 
-from channels_groups import signals
+from channels_groups import metrics, signals
+from channels_groups.meters import METERS
 from tests.helpers.server import RedisServer
 
 from .local import Connections, Told, Untold
@@ -90,7 +92,7 @@ async def compare_rooms_of_their_own(report: Report, layer: str) -> None:
 
 
 async def compare_receivers(report: Report) -> None:
-    """What signal receivers cost: none, async ones, sync ones."""
+    """What signal receivers cost: none, async ones, sync ones; and metrics."""
     async with Lab(report, "core") as lab:
         for crowd in [one for one in lab.crowds if one <= 64]:
             plain = lab.sample(tracked, crowd)
@@ -98,6 +100,7 @@ async def compare_receivers(report: Report) -> None:
                 "no receivers": plain,
                 "async receivers": listening(areceive, plain),
                 "sync receivers": listening(receive, plain),
+                "metrics": counting(lab.store, plain),
             }
             await report.compare(
                 f"core, all four signals, {crowd} at a time",
@@ -145,7 +148,8 @@ class Lab:
         holders, self._crowd = consumers[:ROOMS], consumers[ROOMS:]
         for room, holder in zip(self._rooms, holders):
             await holder.join_group(room)
-        self._redis = get_group_manager(self._alias).store.client(0)
+        self.store = get_group_manager(self._alias).store
+        self._redis = self.store.client(0)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -227,3 +231,21 @@ def _connected(receiver: Callable[..., Any]) -> Any:
     finally:
         for signal in SIGNALS:
             signal.disconnect(receiver)
+
+
+def counting(
+    store: Any, sample: Callable[[], Awaitable[float]]
+) -> Callable[[], Awaitable[float]]:
+    """Return the sample with metrics that count it."""
+
+    async def measure() -> float:
+        before = dict(vars(store))
+        metrics.register(CollectorRegistry())
+        try:
+            return await sample()
+        finally:
+            METERS.pop()
+            for name in vars(store).keys() - before:
+                delattr(store, name)
+
+    return measure

@@ -59,21 +59,18 @@ class Tutorial:
         code = replace(block.code, self.hosts)
         if block.path:
             add(self.directory / block.path, code)
-        elif "runserver" in code or "daphne -p" in code:
-            for line in code.splitlines():
-                self.serve("runserver" in line)
+        elif "runserver" in code:
+            for _ in code.splitlines():
+                self.serve()
         elif block.extras is None:
             replay(code, self.directory, self.env, str(block))
 
-    def serve(self, develop, port=0):
+    def serve(self, port=0):
         """Start a server on a port that the kernel chooses."""
         # A file for each: what was written at the end of one is read no more.
         log = self.directory / f"server-{len(self.servers)}.log"
         port = port or free_port()
-        command = ["manage.py", "runserver", "--noreload", str(port)]
-        if not develop:
-            command = ["-m", "daphne", "-p", str(port), "mysite.asgi:application"]
-        command = [sys.executable, *command]
+        command = [sys.executable, "manage.py", "runserver", "--noreload", str(port)]
         server = ChildProcess(command, log, cwd=self.directory, env=self.env)
         server.log, server.port = log, port
         self.servers.append(server)
@@ -83,7 +80,7 @@ class Tutorial:
     def restart(self):
         """Start the server anew, as runserver does when a file has changed."""
         self.servers[-1].terminate()
-        self.serve(develop=True, port=self.servers[-1].port)
+        self.serve(port=self.servers[-1].port)
 
     def address(self, path, server=-1):
         return f"127.0.0.1:{self.servers[server].port}/{path}"
@@ -164,7 +161,7 @@ async def test_tutorial(tutorial, open_browser):
     assert "Room lobby is open." in log.read_text()
     tutorial.servers[-1].terminate()
 
-    await follow_with_processes(tutorial)
+    await follow_with_processes(tutorial, browser)
     tutorial.follow("A test")
     tutorial.follow("Where to go from here")
     assert tutorial.blocks == []
@@ -206,11 +203,12 @@ async def check_page(browser, tutorial):
         await shows("#members", "Ann, Cid")
 
 
+def shows_members(browser, text):
+    eventually(lambda: browser.find("#members").text, equals=text, timeout=TIMEOUT)
+
+
 def check_users(browser, tutorial):
     """Who is logged in is known by name, in each of several tabs."""
-
-    def shows_members(text):
-        eventually(lambda: browser.find("#members").text, equals=text, timeout=TIMEOUT)
 
     browser.get(f"http://{tutorial.address('admin/')}")
     browser.console_errors()  # The page before could not connect for a while.
@@ -218,14 +216,14 @@ def check_users(browser, tutorial):
     browser.find("#id_password").send_keys("secret\n")
     browser.find("#user-tools")
     browser.get(f"http://{tutorial.address('lobby/')}")
-    shows_members("ann")
+    shows_members(browser, "ann")
     browser.switch_to.new_window("tab")
     browser.get(f"http://{tutorial.address('lobby/')}")
-    shows_members("ann, ann")
+    shows_members(browser, "ann, ann")
     assert browser.console_errors() == []
 
 
-async def follow_with_processes(tutorial):
+async def follow_with_processes(tutorial, browser):
     """Kill one of two servers, and ask from a shell."""
     *blocks, shell = tutorial.part("Several processes")
     for block in blocks:
@@ -241,6 +239,10 @@ async def follow_with_processes(tutorial):
         await asyncio.to_thread(tutorial.do, shell)
         text = (await receive(ann, "message"))["text"]
         assert text == "The shell says hello."
+        await asyncio.to_thread(
+            browser.get, f"http://{tutorial.address('lobby/')}"  # from the survivor
+        )
+        await asyncio.to_thread(shows_members, browser, "ann, guest")
     second.terminate()
 
 
