@@ -28,7 +28,10 @@ ATTEMPTS = 3
 BOOKS = ("leases", "index", "sizes", "channels", "told", "rebuilding", "void")
 
 #: The kinds of keys that SCAN finds and verify.lua looks at.
-KINDS = ("nodes", "users", "members", "answer", "node")
+KINDS = (
+    *("nodes", "users", "members", "answer", "node"),
+    *("user", "user#", "lingering", "taken"),
+)
 
 #: What verify.lua finds; 0 and 1 are its numbers.
 SENTENCES = {
@@ -42,6 +45,10 @@ SENTENCES = {
     "size": "A process counts {0} memberships of its own, its groups have {1}.",
     "deaf": "A process with members in it is not in the layer's group.",
     "dead": "A channel of no process is in the layer's group.",
+    "lost": "A member is not found by its user.",
+    "hidden": "Somebody lingers in it and could not come back.",
+    "endless": "Somebody lingers in it without an end.",
+    "late": "Those who linger are taken for gone before their end.",
     "stray": "Something of it is left over.",
 }
 
@@ -61,7 +68,10 @@ class Verification:
     async def page(self, cursor: Any) -> tuple[Findings, Any]:
         """Return the findings of a page and the next cursor: (shard, step, place)."""
         shard, step, place = cursor or (0, 0, 0)
-        steps = (self._keys, self._index, self._told, self._nodes, self._layer)
+        steps = (
+            *(self._keys, self._index, self._told, self._due),
+            *(self._nodes, self._layer),
+        )
         subjects, place = await steps[step](shard, place)
         await self._look(shard, subjects)
         findings = Findings(len(subjects), self._found)
@@ -88,9 +98,17 @@ class Verification:
         return [("group", group.decode()) for group, _ in page], place
 
     async def _told(self, shard: int, place: int) -> tuple[list[Subject], int]:
-        client, key = self._store.client(shard), f"{self._store.prefix}told"
+        return await self._entries(shard, "told", place)
+
+    async def _due(self, shard: int, place: int) -> tuple[list[Subject], int]:
+        return await self._entries(shard, "due", place)
+
+    async def _entries(
+        self, shard: int, name: str, place: int
+    ) -> tuple[list[Subject], int]:
+        client, key = self._store.client(shard), f"{self._store.prefix}{name}"
         place, page = await self._ask(client.zscan(key, place, count=PAGE))
-        return [("told", group.decode()) for group, _ in page], place
+        return [(name, entry.decode()) for entry, _ in page], place
 
     async def _nodes(self, shard: int, place: int) -> tuple[list[Subject], int]:
         client, prefix = self._store.client(shard), self._store.prefix
@@ -154,6 +172,13 @@ class Verification:
             what = SENTENCES["users"].format(listed, counted)
             self._found.append(Disagreement(what, shard, group=group))
             await self._add(shard, f"users:{group}", offs)
+        await self._look_at_members(shard, group)
+
+    async def _look_at_members(self, shard: int, group: str) -> None:
+        for node in await self._group_nodes(shard, group):
+            async for page in self._pages(shard, self._members_key(group, node)):
+                places = (f"{len(id)}:{id.decode()}{group}" for id in page)
+                await self._look(shard, [("member", f"{node}:{at}") for at in places])
 
     async def _look_at_large_node(self, shard: int, node: str) -> None:
         counted = there = 0
@@ -188,17 +213,22 @@ class Verification:
         self, shard: int, group: str
     ) -> tuple[Counter[bytes], Counter[bytes]]:
         """Return how many connections each user has, as written and as counted."""
-        store, prefix = self._store, self._store.prefix
-        nodes = await self._ask(store.client(shard).hkeys(f"{prefix}nodes:{group}"))
         there: Counter[bytes] = Counter()
-        for node in nodes:
-            key = f"{prefix}members:{group}:{node.decode()}"
-            async for page in self._pages(shard, key):
+        for node in await self._group_nodes(shard, group):
+            async for page in self._pages(shard, self._members_key(group, node)):
                 there.update(_users_of(page.values()))
         written: Counter[bytes] = Counter()
-        async for page in self._pages(shard, f"{prefix}users:{group}"):
+        async for page in self._pages(shard, f"{self._store.prefix}users:{group}"):
             written.update({user: int(number) for user, number in page.items()})
         return written, there
+
+    async def _group_nodes(self, shard: int, group: str) -> list[str]:
+        key = f"{self._store.prefix}nodes:{group}"
+        nodes = await self._ask(self._store.client(shard).hkeys(key))
+        return [node.decode() for node in nodes]
+
+    def _members_key(self, group: str, node: str) -> str:
+        return f"{self._store.prefix}members:{group}:{node}"
 
     async def _size(self, shard: int, node: str, empty: list[str]) -> tuple[int, int]:
         """Return the number of memberships, as written and as counted.

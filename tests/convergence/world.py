@@ -51,12 +51,13 @@ class Visitor:
         await self.open(node)
 
     async def open(self, node, former=""):
-        self.node, self.views, self.mood = node, {}, 0
-        self.number = self.done = 0
         url = f"ws://127.0.0.1:{node.port}/?user={self.name}&group_former={former}"
-        self.socket = await websockets.asyncio.client.connect(
+        socket = await websockets.asyncio.client.connect(
             url, proxy=None, compression=None, open_timeout=30, ping_interval=None
         )
+        # Until now the former connection was the one to be listened to.
+        self.socket, self.node, self.views, self.mood = socket, node, {}, 0
+        self.number = self.done = 0
         self.reading = asyncio.create_task(self.read(self.socket))
 
     async def reload(self, node, seen):

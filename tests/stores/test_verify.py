@@ -104,6 +104,24 @@ HARM = {
     "stray members": ("hset {p}members:no:body:gone x :rest", ["nothing counts"]),
     "a stray answer": ("hset {p}answer:gone sequence 1", ["left over"]),
     "groups of nobody": ("hset {p}node:gone room \x90", ["without a lease"]),
+    "a user's no more": ("hdel {p}user:user-a 1:aroom", ["not found by its user"]),
+    "a user's elsewhere": ("hset {p}user:user-a 1:aroom node1", ["not found", "left"]),
+    "no places": ("del {p}user:user-b", ["not found by its user"]),
+    "stray places": ("hset {p}user:ghost 1:aroom node0", ["left over"]),
+    "nothing taken": ("sadd {p}taken:gone 1:aroom", ["left over"]),
+}
+
+#: The same while somebody lingers, with (connection "a" in "room") in "due".
+HARM_OF_LINGERING = {
+    "no end": ("zrem {p}due 1:aroom", ["without an end"]),
+    "no way back": ("del {p}lingering:room", ["could not come back"]),
+    "neither": ("del {p}lingering:room {p}due", ["without an end"]),
+    "no user's": ("hdel {p}user:user-a 1:aroom", ["not found by its user"]),
+    "gone already": ("zadd {p}leases 1 ~", ["gone before their end"]),
+    "no lease": ("zrem {p}leases ~", ["without a lease"]),
+    "a stray end": ("zadd {p}due 5 1:xroom", ["left over"]),
+    "a stray way": ("hset {p}lingering:other ghost \x91\x92\xa1x\xa1y", ["left over"]),
+    "a size": ("hset {p}sizes ~ 7", ["counts 7 memberships", "have 1"]),
 }
 
 
@@ -142,6 +160,33 @@ async def test_harm_is_found_and_mended(lab, full, harm):
     assert (await verify_all(lab.store))[0] == []
 
 
+@on_core
+@pytest.mark.parametrize("harm", HARM_OF_LINGERING)
+async def test_harm_of_who_lingers_is_found_and_mended(lab, full, harm):
+    command, expected = HARM_OF_LINGERING[harm]
+    one, two = full
+    await one.leave("room", ANN, True, grace=60)
+    assert (await verify_all(lab.store))[0] == []
+    prefix = f"{lab.prefix}:groups:"
+    words = [word.format(p=prefix).encode("latin-1") for word in command.split(" ")]
+    with lab.server.client() as client:
+        client.execute_command(*words)
+    found, _ = await verify_all(lab.store)
+    for words in expected:
+        assert any(words in what for what in sentences(found)), sentences(found)
+    assert (await verify_all(lab.store))[0] == found, "nothing is mended unasked"
+    await verify_all(lab.store, mend=True)
+    assert (await verify_all(lab.store))[0] == []
+    if expected == ["without an end"]:
+        [loss] = (await two.end_graces()).losses
+        assert loss.member == ANN
+    else:
+        assert await lab.store.count("room") == 3
+        back = member("new", ANN.user_id)
+        assert (await two.join("room", back, resume="")).outcome == "resumed"
+    assert (await verify_all(lab.store))[0] == []
+
+
 class Gone:
     id = "gone"
 
@@ -153,6 +198,7 @@ def books(lab):
         hashes = [
             *("sizes", "users:room", "users:a:b", "users:c:d", "members:room:node0"),
             *("members:room:node1", "members:a:b:node0", "members:c:d:node1"),
+            *("user:user-a", "user:user-b", "user:user-c"),
         ]
         said = {key: client.hgetall(prefix + key) for key in hashes}
         said["index"] = client.zrange(f"{prefix}index", 0, -1, withscores=True)
@@ -231,8 +277,10 @@ async def test_what_is_large_is_compared_and_mended_in_pages(lab, full, monkeypa
         client.hdel(f"{prefix}users:room", "user-b")
         client.hset(f"{prefix}sizes", "node0", 7)
         client.hset(f"{prefix}node:node0", "nobody", b"\x90")
+        client.delete(f"{prefix}user:user-b")
     said = sentences((await verify_all(lab.store))[0])
     assert said == [
+        "A member is not found by its user.",
         "A process counts 7 memberships of its own, its groups have 3.",
         "It is listed for a process that has no members in it.",
         "Its users are counted wrongly (3 are listed, 3 are there).",

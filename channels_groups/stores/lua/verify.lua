@@ -3,8 +3,9 @@
 -- ARGV: prefix, layer ('' or channels_redis.core's prefix), group_expiry,
 --       mend ('1' or ''), how many records may be read, then what to look at:
 --       kind, name, kind, name, ...
--- Kinds: 'group'; 'node'; 'part', <group>:<node>; 'told', a group in that key; the prefixes of the keys of a group or node, with the rest
--- of a key that was found; 'layer', a group of the layer.
+-- Kinds: 'group'; 'node'; 'part', <group>:<node>; 'told' and 'due', an entry of that
+-- key; the prefixes of the keys of a group, node or user, with the rest of a key that was
+-- found; 'member', which is <node>:<place>; 'layer', a group of the layer.
 -- Returns {'rebuilding'}, or {'ok', how many of them were looked at,
 -- {{what, group, node, first number, second number}, ...}}. The members' records count
 -- as true; whether they are what the living nodes hold is found out by their renewals.
@@ -19,6 +20,13 @@ if call('EXISTS', rebuilding, void) > 0 then return {'rebuilding'} end
 local function differs(what, group, node, one, two)
   found[#found + 1] = {what, group, node, tostring(one or 0), tostring(two or 0)}
   return mend
+end
+
+-- Without a lease, let it be evicted; who lingers has the time that is left.
+local function give_lease(node)
+  local last = node == LINGERING
+    and call('ZRANGE', prefix .. 'due', -1, -1, 'WITHSCORES')[2]
+  call('ZADD', leases, last or 0, node)
 end
 
 local function is_alive(node)
@@ -37,7 +45,7 @@ local function look_at_node_in_group(group, node, told)
     return 0
   end
   if not call('ZSCORE', leases, node) and differs('leaseless', group, node) then
-    call('ZADD', leases, 0, node) -- Let it be evicted.
+    give_lease(node)
   end
   local entries = call('HGET', node_groups, group)
   if not entries then
@@ -59,12 +67,43 @@ local function look_at_node_in_group(group, node, told)
   return size
 end
 
+-- Whether one that lingers is among those of its user that can be resumed.
+local function is_resumable(group, id, user)
+  local list = call('HGET', prefix .. 'lingering:' .. group, user)
+  for _, one in ipairs(list and cmsgpack.unpack(list) or {}) do
+    if one[1] == id then return true end
+  end
+  return false
+end
+
+-- What leads to one member of a user, wherever it is.
+local function look_at_member(group, id, node, user)
+  local at = place(group, id)
+  if call('HGET', user_key(user), at) ~= node and differs('lost', group, node) then
+    call('HSET', user_key(user), at, node)
+  end
+  if node ~= LINGERING then return end
+  local deadline = call('ZSCORE', prefix .. 'due', at)
+  local is_found = is_resumable(group, id, user)
+  if deadline and is_found then return end
+  if differs(deadline and 'hidden' or 'endless', group, node) then
+    if is_found then forget_lingering(group, id, user) end
+    local record = call('HGET', members_key(group, node), id)
+    add_lingering(group, id, user, record, '', deadline or now())
+    call('HINCRBY', sizes, node, -1) -- It has been counted.
+  end
+end
+
 local function look_at_users(group, nodes)
   local key, users = prefix .. 'users:' .. group, {}
   for i = 1, #nodes, 2 do
-    for _, record in ipairs(call('HVALS', members_key(group, nodes[i]))) do
-      local user = user_of(record)
-      if user then users[user] = (users[user] or 0) + 1 end
+    local members = call('HGETALL', members_key(group, nodes[i]))
+    for j = 1, #members, 2 do
+      local user = user_of(members[j + 1])
+      if user then
+        users[user] = (users[user] or 0) + 1
+        look_at_member(group, members[j], nodes[i], user)
+      end
     end
   end
   local expected, agree = 0, true
@@ -115,7 +154,7 @@ local function look_at_node(node)
   local key = prefix .. 'node:' .. node
   if call('EXISTS', key) == 1 and not call('ZSCORE', leases, node)
     and differs('leaseless', '', node) then
-    call('ZADD', leases, 0, node)
+    give_lease(node)
   end
   -- As the users of a larger group.
   if call('HLEN', key) > limit then return end
@@ -127,6 +166,20 @@ local function look_at_node(node)
   local size = tonumber(call('HGET', sizes, node) or 0)
   if size ~= total and differs('size', '', node, size, total) then
     call('HSET', sizes, node, total)
+  end
+end
+
+-- The places under one user's key, each of which leads to a member of the user.
+local function look_at_user(key)
+  local places = call('HGETALL', key)
+  read = read + #places / 2
+  for i = 1, #places, 2 do
+    local group, id = parse_place(places[i])
+    local record = call('HGET', members_key(group, places[i + 1]), id)
+    local user = record and user_of(record)
+    if not (user and user_key(user) == key) and differs('stray', group, '') then
+      call('HDEL', key, places[i])
+    end
   end
 end
 
@@ -169,6 +222,45 @@ local look = {
     if not call('ZSCORE', leases, node) and call('TTL', key) == -1
       and differs('stray', '', node) then
       call('EXPIRE', key, 600)
+    end
+  end,
+  user = function(rest) look_at_user(prefix .. 'user:' .. rest) end,
+  ['user#'] = function(rest) look_at_user(prefix .. 'user#:' .. rest) end,
+  member = function(rest)
+    local node, at = string.match(rest, '^([^:]*):(.*)$')
+    local group, id = parse_place(at)
+    local record = call('HGET', members_key(group, node), id)
+    local user = record and user_of(record)
+    if user then look_at_member(group, id, node, user) end
+  end,
+  lingering = function(group)
+    local former = call('HGETALL', prefix .. 'lingering:' .. group)
+    read = read + #former / 2
+    for i = 1, #former, 2 do
+      for _, one in ipairs(cmsgpack.unpack(former[i + 1])) do
+        local record = call('HGET', members_key(group, LINGERING), one[1])
+        if not (record and user_of(record) == former[i])
+          and differs('stray', group, LINGERING) then
+          forget_lingering(group, one[1], former[i])
+        end
+      end
+    end
+  end,
+  due = function(at)
+    local group, id = parse_place(at)
+    if call('HEXISTS', members_key(group, LINGERING), id) == 0
+      and differs('stray', group, LINGERING) then
+      call('ZREM', prefix .. 'due', at)
+    end
+    local last = call('ZSCORE', prefix .. 'due', at)
+    local lease = tonumber(call('ZSCORE', leases, LINGERING) or 0)
+    if last and lease < tonumber(last) and differs('late', '', LINGERING) then
+      call('ZADD', leases, last, LINGERING)
+    end
+  end,
+  taken = function(node)
+    if not call('ZSCORE', leases, node) and differs('stray', '', node) then
+      call('DEL', prefix .. 'taken:' .. node)
     end
   end,
   told = function(group)
