@@ -551,6 +551,7 @@ class Writer:
         logger.warning(what, extra=self.lease.about)
         self._evictor.stop()
         await self.lease.stop()
+        await self._places.settle()
         await self._places.stop()
         await self._places.abandon()
         await self._relay.stop()

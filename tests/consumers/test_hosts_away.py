@@ -9,6 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 from channels.layers import get_channel_layer
+from redis.exceptions import RedisError
 
 from channels_groups import names
 from channels_groups.exceptions import StoreUnavailable
@@ -24,6 +25,8 @@ from .conftest import lasting_keys
 
 on_both_layers = cases("core-async", "pubsub-async")
 HOSTS = 3
+#: What a message raises while a host is away, sent by us or by the layer alone.
+AWAY = (StoreUnavailable, RedisError)
 
 
 @pytest.fixture(scope="module")
@@ -159,11 +162,36 @@ async def test_what_does_not_need_the_host_goes_on(connect, events, wires, away,
         await aeventually(
             lambda: get_group(room).acount(), equals=1 + 3 * (room == mixed[0])
         )
-        await aeventually(
-            lambda: hears(walks, room), ignoring=(StoreUnavailable,), timeout=20
-        )
+        await aeventually(lambda: hears(walks, room), ignoring=AWAY, timeout=20)
     for client in clients:
         await client.disconnect()
+    await aeventually(lambda: not find_nodes("default"), timeout=20)
+    check_once(events)
+
+
+@on_both_layers
+async def test_host_that_was_emptied_is_filled_by_all(connect, events, servers, away):
+    """Killed and started without its data: it had a place of rooms of other hosts."""
+    rooms_of_it = [rooms(away, needed, 1)[0] for needed in ("layer", "data", "nothing")]
+    client, other = [await connect(AsyncChat) for _ in range(2)]
+    for room in rooms_of_it:
+        await client.join_group(room)
+    servers[away].kill()
+    await other.set_group(rooms_of_it[2])
+    servers[away].restart(empty=True)
+    for room in rooms_of_it:
+        await aeventually(lambda: hears(client, room), ignoring=AWAY, timeout=20)
+    await other.set_group(None)
+    told = Counter((event.name, event.group.name) for event in events)
+    assert told == Counter(
+        {
+            **{("created", room): 1 for room in rooms_of_it},
+            **{("join", room): 1 for room in rooms_of_it},
+            **{("join", rooms_of_it[2]): 2, ("leave", rooms_of_it[2]): 1},
+        }
+    )
+    await client.disconnect()
+    await other.disconnect()
     await aeventually(lambda: not find_nodes("default"), timeout=20)
     check_once(events)
 
