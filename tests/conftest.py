@@ -1,6 +1,7 @@
 """Fixtures for all tests: real servers, browsers and a cluster, all of our own."""
 
 import os
+import signal
 import uuid
 
 import pytest
@@ -13,6 +14,9 @@ from .helpers.server import RedisServer, ServerMissing
 # Read when a loop is made, by our own code and by every process that we start;
 # pytest-asyncio has a setting of its own (asyncio_debug in setup.cfg).
 os.environ["PYTHONASYNCIODEBUG"] = "1"
+# What a shell runs in the background ignores Ctrl-C, and so does what that starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -36,8 +36,9 @@ async def test_the_messages(connect):
     client = await connect(RoomConsumer, user=ann, room="tea")
     state = await client.receive_json_from(timeout=20)
     assert state.keys() == {
-        *("type", "group", "revision", "count", "user_count", "members")
+        *("type", "group", "revision", "id", "count", "user_count", "members")
     }
+    assert state["id"] == state["members"][0]["id"]
     assert [member["name"] for member in state["members"]] == ["ann"]
     other = await connect(RoomConsumer, user=AnonymousUser(), room="tea")
     change = await client.receive_json_from(timeout=20)
