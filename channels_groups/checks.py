@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Iterator
 
+from channels import DEFAULT_CHANNEL_LAYER
 from channels.consumer import AsyncConsumer
 from channels.layers import InMemoryChannelLayer, get_channel_layer
+from channels.routing import get_default_application
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
@@ -39,7 +42,9 @@ def check_layers(**kwargs: Any) -> list[CheckMessage]:
 
 @register("channels_groups")
 def check_consumers(**kwargs: Any) -> list[CheckMessage]:
-    """Check the bases of the consumer classes that are imported by now."""
+    """Check the bases of the consumer classes that ASGI_APPLICATION imports."""
+    with suppress(Exception):  # Of what does not work its server tells.
+        get_default_application()
     return [
         Error(
             f"{cls.__module__}.{cls.__qualname__} has {mixin.__name__} after the "
@@ -63,7 +68,9 @@ def _check_layer(alias: str) -> Iterator[CheckMessage]:
     except Exception as error:  # A layer or a store may raise anything.
         hint = f"Correct {where}, or set CHANNELS_GROUPS[{alias!r}]['STORE']."
         message = f"{where} gives no store: {error}"
-        yield Error(message, hint=hint, id="channels_groups.E004")
+        # One beside the default, which nothing is said of, may be for other things.
+        if alias in {DEFAULT_CHANNEL_LAYER, *getattr(settings, "CHANNELS_GROUPS", ())}:
+            yield Error(message, hint=hint, id="channels_groups.E004")
         return
     if isinstance(layer, InMemoryChannelLayer) and not settings.DEBUG:
         message = f"{where} is in memory: other processes have groups of their own."

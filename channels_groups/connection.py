@@ -70,7 +70,7 @@ class LocalConnection:
         #: The server has closed it: its memberships do not linger.
         self.dismissed = False
         #: The id of the connection that it says it goes on with, or "".
-        found = _former.search(scope.get("query_string", b""))
+        found = _former.search(scope.get("query_string") or b"")
         self.former = found[1].decode() if found else ""
         #: Its own id and those of memberships that it has resumed.
         self.ids = {self.id}

@@ -165,7 +165,9 @@ async def _merge(
 
 def _read_ranks(place: str, shards: int) -> list[int]:
     parts = place.split("-")
-    if len(parts) != shards or not all(one.isdecimal() for one in parts):
+    if len(parts) != shards or not all(
+        one.isdecimal() and len(one) <= 40 for one in parts
+    ):
         return [0] * shards
     return [min(int(one), 2**31) for one in parts]
 

@@ -19,6 +19,7 @@ from weakref import WeakSet
 
 from asgiref.sync import async_to_sync
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 
@@ -172,7 +173,8 @@ class _Totals:
             connections.add_metric([alias], local[alias])
             try:
                 counts = _ask(functools.partial(_count, alias))
-            except StoreUnavailable:
+            except (ImproperlyConfigured, StoreUnavailable):
+                # Away, or a layer for other things, which has no store.
                 logger.debug("A store was not counted.", exc_info=True)
                 continue
             groups.add_metric([alias], counts[0])

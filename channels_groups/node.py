@@ -118,8 +118,10 @@ class Node:
         membership = Membership(group, connection, member, hooked, shown)
         former = self.find_resumable(membership)
         held = self._held(group.name, former) if former else None
-        if held and held.member.user_id == user_id:
-            await self._take_over(held)
+        if held and held.connection is not connection:
+            if held.member.user_id == user_id:
+                await self._take_over(held)
+                connection.check_open()
         await self._shard(group).join(membership, limit)
 
     def check_free(self, connection: LocalConnection) -> None:

@@ -163,7 +163,9 @@ class Shard:
         membership.end()
         self.node.states.leave(membership)
         name = membership.group.name
-        self.node.resumed.pop((name, membership.member.id), None)
+        resumed, key = self.node.resumed, (name, membership.member.id)
+        if resumed.get(key) is membership.connection:
+            del resumed[key]
         group = self.groups.get(membership.group.name)
         if group and membership in group.members:
             del group.members[membership]

@@ -40,7 +40,10 @@ def add_sample(alias: str, members: int) -> list[Sample]:
     Of two that come at once one may be lost.
     """
     key, now = f"channels_groups:members:{quote(alias, safe='')}", time.time()
-    kept: list[Sample] = cache.get(key, [])
+    try:
+        kept: list[Sample] = cache.get(key, [])
+    except Exception:  # A cache that is away raises anything, and takes the chart only.
+        return [(now, members)]
     kept = [sample for sample in kept if now - SPAN <= sample[0] <= now]
     if not kept or now - kept[-1][0] >= EVERY:
         kept.append((now, members))

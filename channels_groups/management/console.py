@@ -79,7 +79,14 @@ class Console:
             raise CommandError(
                 "There is no terminal to ask at; with --no-input nothing is asked."
             )
-        if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+        # Not by input(), which would write it to what may be a file.
+        self._err.write(f"{question} [y/N] ", ending="")
+        self._err.flush()
+        try:
+            answer = input()
+        except EOFError:
+            answer = ""
+        if answer.strip().lower() not in ("y", "yes"):
             raise CommandError("Nothing was done.")
 
     def _width(self) -> int | None:

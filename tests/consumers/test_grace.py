@@ -368,3 +368,54 @@ async def test_who_is_cancelled_after_resuming_is_no_member(
     assert entering.cancelled()
     await aeventually(lambda: names(events)[-2:], equals=["leave", "destroyed"])
     assert ann.consumer.joined_groups == frozenset()
+
+
+@in_memory_async
+async def test_who_ends_while_taking_a_place_is_no_ghost(
+    told_chat, connect, configure, events, monkeypatch
+):
+    """The place is given up by then; its owner may come back to it."""
+    configure(GRACE=LONG)
+    ann = await connect(told_chat, "room", user_id="ann")
+    about = {"user_id": "ann", "query_string": known(ann.id)}
+    new = await connect(told_chat, None, **about)
+    ann_id, before, pause = ann.id, len(events), Pause()
+    come_between("before leave", pause, monkeypatch.setattr)
+    entering = asyncio.create_task(new.consumer.set_group("room"))
+    await asyncio.wait_for(pause.reached.wait(), 10)
+    await new.disconnect()
+    pause.end()
+    with pytest.raises(ConnectionClosed):
+        await entering
+    assert await ann.close_code() == (1000, "taken over")
+    await ann.end()
+    for node in find_nodes("default"):
+        assert [one for shard in node._shards for one in shard.memberships()] == []
+    again = await connect(told_chat, "room", user_id="ann")
+    assert again.id == ann_id
+    assert len(events) == before
+
+
+@in_memory_async
+async def test_nobody_takes_the_place_of_oneself(
+    told_chat, connect, configure, events, monkeypatch
+):
+    """Who enters a group again that it is about to leave is not closed."""
+    configure(GRACE=LONG)
+    ann = await connect(told_chat, "room", user_id="ann")
+    await ann.join_group("second")
+    pause = Pause()
+    come_between("before leave", pause, monkeypatch.setattr)
+    leaving = asyncio.create_task(ann.consumer.leave_group("second"))
+    await asyncio.wait_for(pause.reached.wait(), 10)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    entering = asyncio.create_task(ann.consumer.join_group("second"))
+    await asyncio.sleep(0)
+    pause.end()
+    await entering
+    assert await ann.has_received_nothing()
+    assert await get_group("second").acount() == 1
+    assert names(events)[2:] == ["created", "join", "leave", "destroyed"] + [
+        *("created", "join")
+    ]

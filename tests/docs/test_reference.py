@@ -92,3 +92,10 @@ def test_links_lead_somewhere(page):
     for target in LINK.findall(page.read_text()):
         base = ROOT / "docs" if target.startswith("/") else page.parent
         assert (base / target.lstrip("/")).exists(), f"{page}: {target}"
+
+
+def test_no_text_holds_two_versions():
+    """A conflict of a merge that was committed unresolved."""
+    marks = re.compile(r"^(<{7}|>{7}) ", re.M)
+    texts = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
+    assert [path for path in texts if marks.search(path.read_text())] == []

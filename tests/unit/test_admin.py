@@ -713,6 +713,8 @@ def test_the_chart_has_gaps_where_nobody_looked(monkeypatch, settings):
     assert [count for _, count in kept] == [3, 4, 8, 2]
     drawn = chart.draw(kept)
     assert (drawn.top, drawn.now, drawn.most, drawn.fewest) == (10, 2, 8, 2)
+    settings.CACHES = {"default": {"BACKEND": "tests.helpers.NoSuchCache"}}
+    assert [count for _, count in chart.add_sample("any alias: ü", 2)] == [2]
     assert drawn.lines == [
         "10.0,105.0 12.0,90.0",
         "300.0,30.0 300.0,30.0",

@@ -1,5 +1,6 @@
 """The system checks: each finds its mistake, and nothing in what is right."""
 
+import os
 import subprocess
 import sys
 
@@ -107,6 +108,10 @@ def test_store_that_does_not_fit(settings):
     backend = "channels.layers.BaseChannelLayer"
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": backend}}
     assert ids(checks.check_layers()) == ["E004"]
+    settings.CHANNEL_LAYERS = {**core(), "jobs": {"BACKEND": backend}}
+    assert checks.check_layers() == [], "It is for other things."
+    settings.CHANNELS_GROUPS = {"jobs": {}}
+    assert ids(checks.check_layers()) == ["E004"]
 
 
 @pytest.mark.parametrize("backend", ["core.RedisChannelLayer", PUBSUB])
@@ -161,6 +166,32 @@ def test_order_of_bases():
     assert Right not in found
 
 
+def test_the_consumers_of_the_application_are_looked_at(tmp_path):
+    """Also those that nothing but asgi.py imports."""
+    tmp_path.joinpath("wrongly_ordered.py").write_text(
+        "from channels.generic.websocket import AsyncWebsocketConsumer\n"
+        "from channels_groups.consumers import AsyncGroupConsumerMixin\n\n"
+        "class Wrong(AsyncWebsocketConsumer, AsyncGroupConsumerMixin):\n    pass\n\n"
+        "application = Wrong.as_asgi()\n"
+    )
+    tmp_path.joinpath("wrong_settings.py").write_text(
+        "from testproject.settings import *\n"
+        "ASGI_APPLICATION = 'wrongly_ordered.application'\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "django", "check"],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), os.getcwd()]),
+            "DJANGO_SETTINGS_MODULE": "wrong_settings",
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "wrongly_ordered.Wrong has AsyncGroupConsumerMixin after" in done.stderr
+
+
 @pytest.mark.parametrize("store", ["memory.MemoryStore", "redis.PubSubStore"])
 def test_store_of_another_layer(settings, store):
     path = f"channels_groups.stores.{store}"
@@ -171,7 +202,23 @@ def test_store_of_another_layer(settings, store):
     assert "does not go with channels_redis.core.RedisChannelLayer" in found.msg
 
 
-def test_database_store_with_any_layer(settings):
+@pytest.fixture
+def elsewhere(settings):
+    """Return a function that lets the database store's database be another one."""
+
+    def elsewhere(entry):
+        configured = connections.configure_settings({"default": {}, "elsewhere": entry})
+        connections.settings["elsewhere"] = configured["elsewhere"]
+        settings.DATABASE_ROUTERS = [Router("elsewhere")]
+
+    yield elsewhere
+    del connections.settings["elsewhere"]
+    del connections["elsewhere"]
+
+
+def test_database_store_with_any_layer(settings, elsewhere, tmp_path):
+    name = str(tmp_path / "database")
+    elsewhere({"ENGINE": "django.db.backends.sqlite3", "NAME": name})
     settings.CHANNELS_GROUPS = {"default": {"STORE": DATABASE}}
     settings.CHANNEL_LAYERS = core()
     assert checks.check_layers() == []
@@ -188,17 +235,11 @@ def test_database_store_with_any_layer(settings):
         ({"ENGINE": "django.db.backends.dummy"}, "none of them"),
     ],
 )
-def test_database_that_does_not_fit(settings, entry, expected):
+def test_database_that_does_not_fit(settings, elsewhere, entry, expected):
     settings.CHANNELS_GROUPS = {"default": {"STORE": DATABASE}}
     settings.CHANNEL_LAYERS = core()
-    configured = connections.configure_settings({"default": {}, "elsewhere": entry})
-    connections.settings["elsewhere"] = configured["elsewhere"]
-    settings.DATABASE_ROUTERS = [Router("elsewhere")]
-    try:
-        (found,) = checks.check_layers()
-    finally:
-        del connections.settings["elsewhere"]
-        del connections["elsewhere"]
+    elsewhere(entry)
+    (found,) = checks.check_layers()
     assert ids([found]) == ["E004"]
     assert expected in found.msg
 

@@ -192,24 +192,20 @@ async def test_nothing_is_closed_or_changed_unasked(house, monkeypatch, words):
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     with pytest.raises(CommandError, match="--no-input"):
         await groups(*words)
-    asked = []
-
-    def answer(reply):
-        def answer(question):
-            asked.append(question)
-            return reply
-
-        return answer
-
     monkeypatch.setattr(sys, "stdin", Terminal())
-    monkeypatch.setattr("builtins.input", answer(""))
-    with pytest.raises(CommandError, match="Nothing was done"):
-        await groups(*words)
+    for reply in ([""], []):  # And Ctrl-D.
+        error = io.StringIO()
+        monkeypatch.setattr("builtins.input", lambda: reply.pop() if reply else end())
+        with pytest.raises(CommandError, match="Nothing was done"):
+            await groups(*words, err=error)
+        assert error.getvalue().endswith("? [y/N] ")
     assert await get_group("Lobby").acount() == 2
-    assert asked[0].endswith("? [y/N] ")
-    monkeypatch.setattr("builtins.input", answer("y"))
+    monkeypatch.setattr("builtins.input", lambda: "y")
     await groups(*words)
-    assert len(asked) == 2
+
+
+def end():
+    raise EOFError
 
 
 @pytest.mark.parametrize(

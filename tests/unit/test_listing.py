@@ -58,7 +58,9 @@ async def test_shards_are_merged_forwards_and_backwards(shards, order):
     assert [page.groups for page in back] == [page.groups for page in pages[::-1]]
 
 
-@pytest.mark.parametrize("place", ["", "x", "1", "-1-0-0", "1-2-3-4", "<", "<0-0-0"])
+@pytest.mark.parametrize(
+    "place", ["", "x", "1", "-1-0-0", "1-2-3-4", "<", "<0-0-0", f"0-0-{'9' * 5000}"]
+)
 async def test_an_impossible_place_is_the_beginning(shards, place):
     page = await listing.list_groups(shards, "", "name", place)
     assert (page.first, page.order, page.previous) == (1, "-members", "")

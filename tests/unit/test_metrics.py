@@ -117,6 +117,13 @@ async def test_a_store_that_is_away_does_not_spoil_the_scrape(value, connect):
     assert value("groups") == 1
 
 
+async def test_a_layer_for_other_things_does_not_spoil_the_scrape(value, settings):
+    layers = {**settings.CHANNEL_LAYERS}
+    layers["jobs"] = {"BACKEND": "channels.layers.BaseChannelLayer"}
+    settings.CHANNEL_LAYERS = layers
+    assert (value("groups"), value("connections")) == (0, 0)
+
+
 async def test_lost_processes_and_slow_clients_are_counted(value, connect, groups):
     ann = await connect("one")
     async with simulated_process() as other:
