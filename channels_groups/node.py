@@ -120,8 +120,7 @@ class Node:
         held = self._held(group.name, former) if former else None
         if held and held.connection is not connection:
             if held.member.user_id == user_id:
-                await self._take_over(held)
-                connection.check_open()
+                self._take_over(held)
         await self._shard(group).join(membership, limit)
 
     def check_free(self, connection: LocalConnection) -> None:
@@ -216,7 +215,7 @@ class Node:
         held = self._held(group, id)
         # It may have come back here meanwhile.
         if held and held.connection.channel_name == channel_name:
-            self._spawn(self._take_over(held), f"give up {id}")
+            self._take_over(held)
 
     def find_out(self, group: str, id: str) -> None:
         """Ask whether a membership still is this node's, which ends it if it is not."""
@@ -255,10 +254,14 @@ class Node:
         membership = local.memberships.get(group) if local else None
         return membership if membership and membership.member.id == id else None
 
-    async def _take_over(self, membership: Membership) -> None:
-        """End its connection here, as another one goes on with the membership."""
+    def _take_over(self, membership: Membership) -> None:
+        """End its connection here, as another one goes on with the membership.
+
+        If that is of this node its join comes after this leave, in order.
+        """
         membership.connection.give_way(1000)
-        await self._leave(membership, "disconnected", self.settings.grace)
+        shard, grace = self._shard(membership.group), self.settings.grace
+        shard.leave_soon(membership, "disconnected", grace)
 
     async def _leave(
         self, membership: Membership, reason: str, grace: float = 0

@@ -70,7 +70,7 @@ class Shard:
             try:
                 await self._update(membership)
             except BaseException:
-                self._leave_soon(membership)
+                self.leave_soon(membership)
                 raise
 
     async def leave(
@@ -84,6 +84,14 @@ class Shard:
         request = self._begin_leave(membership, reason, grace)
         if request and not await self._carry_out(request):
             membership.silence()
+
+    def leave_soon(
+        self, membership: Membership, reason: str = "left", grace: float = 0
+    ) -> None:
+        """End a membership, before whatever is committed from now on."""
+        leave = self._begin_leave(membership, reason, grace)
+        if leave:
+            self._writer.submit(leave)
 
     async def update(self, membership: Membership, info: dict[str, Any]) -> None:
         """Give a membership other info, and wait as for a leave.
@@ -260,7 +268,7 @@ class Shard:
             request.result()
             await request.wait_announced()
         except BaseException:
-            self._leave_soon(membership)
+            self.leave_soon(membership)
             raise
         return request.result()
 
@@ -300,11 +308,6 @@ class Shard:
         about = membership.group.name, membership.member, membership.told
         leave = Leave(*about, grace if membership.member.user_id is not None else 0)
         return Request(leave, membership, reason, _waiting_for(membership))
-
-    def _leave_soon(self, membership: Membership) -> None:
-        leave = self._begin_leave(membership, "left")
-        if leave:
-            self._writer.submit(leave)
 
     async def _carry_out(self, request: Request) -> bool:
         """Commit and wait for the signals; return whether the store has answered."""

@@ -383,10 +383,12 @@ async def test_who_ends_while_taking_a_place_is_no_ghost(
     come_between("before leave", pause, monkeypatch.setattr)
     entering = asyncio.create_task(new.consumer.set_group("room"))
     await asyncio.wait_for(pause.reached.wait(), 10)
-    await new.disconnect()
+    ending = asyncio.create_task(new.disconnect())
+    await aeventually(lambda: new.consumer._connection.ended)
     pause.end()
     with pytest.raises(ConnectionClosed):
         await entering
+    await ending
     assert await ann.close_code() == (1000, "taken over")
     await ann.end()
     for node in find_nodes("default"):

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from websockets.exceptions import InvalidStatus
+
 from benchmarks.servers import Clients
 
 from ..helpers.client import Client, connect
@@ -85,8 +87,14 @@ class World:
         for node in nodes:
             await asyncio.to_thread(node.wait_ready)
             self._clients[node] = await Clients.start()
-        await asyncio.sleep(3)  # A Redis that has just started lets nobody in.
+        refused = (InvalidStatus,)
+        await aeventually(self._lets_in, timeout=PATIENCE, ignoring=refused)
         await asyncio.gather(*(self.fill(node) for node in nodes))
+
+    async def _lets_in(self) -> bool:
+        """Enter; a Redis that has just started lets nobody in."""
+        async with connect(self.cluster.nodes[0], "door", "first"):
+            return True
 
     def node(self, server: str) -> Node:
         """Return the first process of this server."""

@@ -1097,6 +1097,23 @@ async def test_taken_from_a_dead_node_before_it_is_evicted(lab):
 
 
 @every_store
+async def test_left_and_gone_on_with_in_one_commit(lab):
+    """As where the former connection is in the process of the new one."""
+    one = await lab.node()
+    await one.commit(Join("room", ANN, told=True), Join("room", BOB, told=True))
+    new = member("new", ANN.user_id)
+    back = Join("room", new, told=True, resume=ANN.id)
+    leave = Leave("room", ANN, told=True, grace=60)
+    left, resumed = await one.commit(leave, back)
+    assert (facts(left), facts(resumed)) == (("lingering", 2, 2), ("resumed", 2, 2))
+    assert resumed.former.id == ANN.id
+    kept = new._replace(id=ANN.id, joined_at=ANN.joined_at)
+    assert await lab.store.member("room", ANN.id) == kept
+    assert (await one.leave("room", BOB, told=True)).told
+    assert facts(await one.leave("room", kept, told=True)) == ("destroyed", 0, 0)
+
+
+@every_store
 async def test_a_grace_ends_once_for_all_nodes(lab):
     one, two = await lab.node(), await lab.node()
     await one.join("room", BOB, told=True)

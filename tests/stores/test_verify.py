@@ -29,6 +29,25 @@ def sentences(found):
     return sorted({one.what for one in found})
 
 
+async def check_mended(store, expected):
+    """What disagrees is said in these words, and is mended when that is asked for."""
+    found, _ = await verify_all(store)
+    for words in expected:
+        assert any(words in what for what in sentences(found)), sentences(found)
+    assert (await verify_all(store))[0] == found, "nothing is mended unasked"
+    await verify_all(store, mend=True)
+    assert (await verify_all(store))[0] == []
+
+
+async def check_harm(lab, command, expected):
+    """What a command of Redis does to the keys is found and mended."""
+    prefix = f"{lab.prefix}:groups:"
+    words = [word.format(p=prefix).encode("latin-1") for word in command.split(" ")]
+    with lab.server.client() as client:
+        client.execute_command(*words)
+    await check_mended(lab.store, expected)
+
+
 @pytest.fixture
 async def full(lab):
     """A store with two processes, a group of both and one of each."""
@@ -130,17 +149,7 @@ HARM_OF_LINGERING = {
 async def test_harm_is_found_and_mended(lab, full, harm):
     command, expected = HARM[harm]
     before = books(lab)
-    prefix = f"{lab.prefix}:groups:"
-    words = [word.format(p=prefix).encode("latin-1") for word in command.split(" ")]
-    with lab.server.client() as client:
-        client.execute_command(*words)
-    found, _ = await verify_all(lab.store)
-    for words in expected:
-        assert any(words in what for what in sentences(found)), sentences(found)
-    assert (await verify_all(lab.store))[0] == found, "nothing is mended unasked"
-    await verify_all(lab.store, mend=True)
-    remaining, _ = await verify_all(lab.store)
-    assert remaining == []
+    await check_harm(lab, command, expected)
     if harm == "no members":
         # What only the process itself knows is given back by its next renewal.
         state = (
@@ -150,12 +159,13 @@ async def test_harm_is_found_and_mended(lab, full, harm):
         await write_back(lab, full)
     elif harm == "groups of nobody":
         with lab.server.client() as client:
-            assert client.zscore(f"{prefix}leases", "gone") == 0
+            assert client.zscore(f"{lab.prefix}:groups:leases", "gone") == 0
         assert (await full[0].evict(Gone, limit=9)).done
     elif harm == "a stray answer":
+        key = f"{lab.prefix}:groups:answer:gone"
         with lab.server.client() as client:
-            assert 0 < client.ttl(f"{prefix}answer:gone") <= 600
-            client.delete(f"{prefix}answer:gone")
+            assert 0 < client.ttl(key) <= 600
+            client.delete(key)
     assert {**books(lab), "told": None} == {**before, "told": None}
     assert (await verify_all(lab.store))[0] == []
 
@@ -167,16 +177,7 @@ async def test_harm_of_who_lingers_is_found_and_mended(lab, full, harm):
     one, two = full
     await one.leave("room", ANN, True, grace=60)
     assert (await verify_all(lab.store))[0] == []
-    prefix = f"{lab.prefix}:groups:"
-    words = [word.format(p=prefix).encode("latin-1") for word in command.split(" ")]
-    with lab.server.client() as client:
-        client.execute_command(*words)
-    found, _ = await verify_all(lab.store)
-    for words in expected:
-        assert any(words in what for what in sentences(found)), sentences(found)
-    assert (await verify_all(lab.store))[0] == found, "nothing is mended unasked"
-    await verify_all(lab.store, mend=True)
-    assert (await verify_all(lab.store))[0] == []
+    await check_harm(lab, command, expected)
     if expected == ["without an end"]:
         [loss] = (await two.end_graces()).losses
         assert loss.member == ANN
