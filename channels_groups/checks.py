@@ -10,6 +10,7 @@ from channels.consumer import AsyncConsumer
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 from channels.routing import get_default_application
 from django.conf import settings
+from django.core import mail
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 
@@ -54,7 +55,8 @@ def check_consumers(**kwargs: Any) -> list[CheckMessage]:
             id="channels_groups.E003",
         )
         for mixin in (AsyncGroupConsumerMixin, GroupConsumerMixin)
-        for cls in _subclasses(mixin)
+        # Each once, by however many of its bases it is reached.
+        for cls in dict.fromkeys(_subclasses(mixin))
         if AsyncConsumer in cls.__mro__
         and cls.__mro__.index(AsyncConsumer) < cls.__mro__.index(mixin)
     ]
@@ -65,6 +67,7 @@ def _check_layer(alias: str) -> Iterator[CheckMessage]:
     try:
         layer = get_channel_layer(alias)
         store = make_store(alias, layer)
+        timeouts = _socket_timeouts(layer) if _is_core(layer) else []
     except Exception as error:  # A layer or a store may raise anything.
         hint = f"Correct {where}, or set CHANNELS_GROUPS[{alias!r}]['STORE']."
         message = f"{where} gives no store: {error}"
@@ -72,7 +75,7 @@ def _check_layer(alias: str) -> Iterator[CheckMessage]:
         if alias in {DEFAULT_CHANNEL_LAYER, *getattr(settings, "CHANNELS_GROUPS", ())}:
             yield Error(message, hint=hint, id="channels_groups.E004")
         return
-    if isinstance(layer, InMemoryChannelLayer) and not settings.DEBUG:
+    if isinstance(layer, InMemoryChannelLayer) and _is_production():
         message = f"{where} is in memory: other processes have groups of their own."
         hint = "Use channels_redis.core.RedisChannelLayer in production."
         yield Warning(message, hint=hint, id="channels_groups.W001")
@@ -81,7 +84,7 @@ def _check_layer(alias: str) -> Iterator[CheckMessage]:
         hint = "Use a store of channels_groups, or leave GRACE out."
         yield Warning(message, hint=hint, id="channels_groups.W005")
     if _is_core(layer):
-        yield from _check_core(alias, where, layer)
+        yield from _check_core(where, layer, timeouts)
     lease = conf.get_settings(alias).lease
     # Not getattr(): channels_redis pub/sub would look for a running loop.
     expiry = vars(layer).get("group_expiry")
@@ -94,29 +97,44 @@ def _check_layer(alias: str) -> Iterator[CheckMessage]:
         yield Warning(message, hint=hint, id="channels_groups.W004")
 
 
-def _check_core(alias: str, where: str, layer: Any) -> Iterator[CheckMessage]:
-    import redis
-
-    hosts = layer.hosts
-    if int(redis.__version__.partition(".")[0]) >= 8 and any(
-        "socket_timeout" not in host for host in hosts
-    ):
+def _check_core(
+    where: str, layer: Any, timeouts: list[float | None]
+) -> Iterator[CheckMessage]:
+    # An idle consumer waits for so long, and then again.
+    waits = layer.brpop_timeout
+    if any(timeout is not None and timeout <= waits for timeout in timeouts):
         message = (
-            f"{where} has hosts without a socket_timeout: with redis-py "
-            f"{redis.__version__} an idle consumer is closed with 1011 after 5 s."
+            f"{where} has hosts with a socket_timeout of {waits} s or less, which is "
+            "redis-py 8's default: an idle consumer is closed with 1011."
         )
         hint = (
             'Write "hosts": [{"address": "redis://localhost:6379", '
             '"socket_timeout": None}].'
         )
         yield Warning(message, hint=hint, id="channels_groups.W002")
-    if layer.capacity < MIN_CAPACITY:
+    # The queue in Redis, and then the one in the process.
+    of_process = layer.get_capacity(f"specific.{layer.client_prefix}!")
+    capacity = min(of_process, layer.capacity)
+    if capacity < MIN_CAPACITY:
         message = (
-            f"{where} has a capacity of {layer.capacity}: of a burst of messages to "
+            f"{where} has a capacity of {capacity}: of a burst of messages to "
             "one process, those beyond it are lost."
         )
         hint = f'Set "capacity": {MIN_CAPACITY} or more in its CONFIG.'
+        if of_process < layer.capacity:
+            hint = f'Set {MIN_CAPACITY} or more for "specific.*" in channel_capacity.'
         yield Warning(message, hint=hint, id="channels_groups.W003")
+
+
+def _socket_timeouts(layer: Any) -> list[float | None]:
+    """Return what applies to each host, be it from a URL or redis-py's default."""
+    pools = (layer.create_pool(number) for number in range(len(layer.hosts)))
+    return [pool.make_connection().socket_timeout for pool in pools]
+
+
+def _is_production() -> bool:
+    # A test runner turns DEBUG off too. It has given mail an outbox by then.
+    return not settings.DEBUG and not hasattr(mail, "outbox")
 
 
 def _is_core(layer: Any) -> bool:

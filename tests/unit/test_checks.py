@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
-import redis
 from channels.generic.websocket import AsyncWebsocketConsumer
+from django.core import mail
 from django.db import connections
+from redis.asyncio import Connection
 
 from channels_groups import checks
 from channels_groups.consumers import AsyncGroupConsumerMixin
@@ -55,25 +57,92 @@ def test_unknown_setting(settings):
 
 
 @pytest.mark.parametrize("debug, expected", [(False, ["W001"]), (True, [])])
-def test_memory_in_production(settings, debug, expected):
+def test_memory_in_production(settings, monkeypatch, debug, expected):
+    monkeypatch.delattr(mail, "outbox")
     settings.DEBUG = debug
     backend = "channels.layers.InMemoryChannelLayer"
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": backend}}
     assert ids(checks.check_layers()) == expected
 
 
-@pytest.mark.parametrize("version, expected", [("8.1.0", ["W002"]), ("7.4.1", [])])
-def test_socket_timeout(settings, monkeypatch, version, expected):
-    monkeypatch.setattr(redis, "__version__", version)
-    settings.CHANNEL_LAYERS = core(hosts=[HOST])
+def test_memory_in_tests(tmp_path):
+    """Django's runner turns DEBUG off, and then lets the checks run."""
+    tmp_path.joinpath("memory_settings.py").write_text(
+        "DEBUG = True\n"
+        "INSTALLED_APPS = ['channels', 'channels_groups']\n"
+        "CHANNEL_LAYERS = {'default': {\n"
+        "    'BACKEND': 'channels.layers.InMemoryChannelLayer'}}\n"
+    )
+    tmp_path.joinpath("tests.py").write_text(
+        "from django.conf import settings\n"
+        "from django.test import SimpleTestCase\n\n"
+        "class Test(SimpleTestCase):\n"
+        "    def test(self):\n"
+        "        self.assertFalse(settings.DEBUG)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "django", "test"],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), os.getcwd()]),
+            "DJANGO_SETTINGS_MODULE": "memory_settings",
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert "Ran 1 test" in done.stderr and done.returncode == 0, done.stderr
+    assert "System check identified no issues" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "host, is_short",
+    [
+        # None, until redis-py 8.
+        (HOST, Connection().socket_timeout is not None),
+        ({"host": "127.0.0.1", "socket_timeout": 0.5}, True),
+        ({"address": HOST, "socket_timeout": 5}, True),
+        ({"address": HOST, "socket_timeout": 6}, False),
+        ({"address": HOST, "socket_timeout": None}, False),
+        (f"{HOST}?socket_timeout=5", True),
+        (f"{HOST}?socket_timeout=30", False),
+        (
+            {
+                "sentinels": [("127.0.0.1", 1)],
+                "master_name": "main",
+                "socket_timeout": 2,
+            },
+            True,
+        ),
+    ],
+)
+def test_socket_timeout(settings, host, is_short):
+    good = {"address": HOST, "socket_timeout": None}
+    settings.CHANNEL_LAYERS = core(hosts=[good, host])
     found = checks.check_layers()
-    assert ids(found) == expected
+    assert ids(found) == (["W002"] if is_short else [])
     assert all('"socket_timeout": None' in one.hint for one in found)
 
 
-def test_small_capacity(settings):
-    settings.CHANNEL_LAYERS = core(capacity=100)
-    assert ids(checks.check_layers()) == ["W003"]
+@pytest.mark.parametrize(
+    "capacity, of_channels, is_small",
+    [
+        (100, {}, True),
+        # A process reads all of its channels from the queue of one name.
+        (1000, {"specific.*": 100}, True),
+        (1000, {"specific*": 1000, "*": 10}, False),
+        (1000, {"jobs": 10}, False),
+        # Then each of its channels has a queue of the general capacity.
+        (100, {"specific.*": 1000}, True),
+    ],
+)
+def test_small_capacity(settings, capacity, of_channels, is_small):
+    settings.CHANNEL_LAYERS = core(capacity=capacity, channel_capacity=of_channels)
+    found = checks.check_layers()
+    assert ids(found) == (["W003"] if is_small else [])
+    assert all("has a capacity of 100:" in one.msg for one in found)
+    if capacity == 1000:
+        assert all("specific.*" in one.hint for one in found)
 
 
 def test_short_group_expiry(settings):
@@ -161,8 +230,14 @@ def test_order_of_bases():
     class Wrong(AsyncWebsocketConsumer, AsyncGroupConsumerMixin):
         pass
 
-    found = {message.obj: message.id for message in checks.check_consumers()}
-    assert found.get(Wrong) == "channels_groups.E003"
+    class Left(Wrong):
+        pass
+
+    class Diamond(Left, Wrong):
+        pass
+
+    found = Counter(message.obj for message in checks.check_consumers())
+    assert found[Wrong] == found[Left] == found[Diamond] == 1
     assert Right not in found
 
 
