@@ -9,6 +9,8 @@ from django.db import models
 
 #: Characters that would hide, or break a line, where a name is shown.
 _unseen = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")
+#: What is escaped in a key: PostgreSQL keeps no NUL in a text.
+_escaped = re.compile("[%\0-\x1f\x7f]")
 
 
 class NoRows(models.Manager["models.Model"]):
@@ -19,7 +21,11 @@ class NoRows(models.Manager["models.Model"]):
 
 
 class Group(models.Model):
-    """A group of one channel layer: ``<alias>/<name>``, the alias percent-encoded."""
+    """A group of one channel layer: ``<alias>/<name>``.
+
+    Percent-encoded are of the alias whatever an address would encode, of the name
+    control characters and "%": the key also stands in the admin's log.
+    """
 
     key: models.TextField[str, str] = models.TextField(primary_key=True)
 
@@ -42,6 +48,7 @@ class Group(models.Model):
     @classmethod
     def of(cls, alias: str, name: str) -> Group:
         """Return the group of that name in the layer of that alias."""
+        name = _escaped.sub(lambda found: f"%{ord(found[0]):02X}", name)
         return cls(key=f"{quote(alias, safe='')}/{name}")
 
     @property
@@ -50,7 +57,7 @@ class Group(models.Model):
 
     @property
     def name(self) -> str:
-        return self.key.partition("/")[2]
+        return unquote(self.key.partition("/")[2])
 
 
 class Process(models.Model):

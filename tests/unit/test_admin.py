@@ -28,6 +28,8 @@ from channels_groups.stores import DATABASE
 from channels_groups.stores.base import Join, Leave
 
 from ..helpers import databases, layers
+from ..helpers.database_servers import PostgreSQLServer
+from ..stores.conftest import serve
 from ..stores.lab import DatabaseLab, Lab, member
 
 pytestmark = pytest.mark.django_db(databases=["default", "groups"])
@@ -104,6 +106,13 @@ def groups_database(django_db_setup, django_db_blocker, tmp_path_factory):
             yield database
             connections["groups"].close()
             del connections["groups"]
+
+
+@pytest.fixture(scope="module")
+def postgresql(missing, django_db_blocker):
+    """A database that takes no NUL."""
+    with serve(PostgreSQLServer, missing, django_db_blocker) as database:
+        yield database
 
 
 @pytest.fixture
@@ -434,6 +443,27 @@ def test_all_of_a_member_is_escaped(admin_client, books):
     assert "<script>alert" not in shown
     shown = html(admin_client.get(page("room", "history")))
     assert "<script>alert" not in shown and "alert(" in shown
+
+
+def test_what_is_done_to_any_group_can_be_logged(admin_client, books, postgresql):
+    books.join(*((name, member("m", user="\0\x1b")) for name in NAMES))
+    for name in NAMES:
+        response = admin_client.post(page(name, "m", "send"), {"text": "hello"})
+        assert response.url == page(name)
+        entry = LogEntry.objects.latest("pk")
+        entry.clean_fields()
+        assert entry.get_admin_url() == page(name)
+        assert Group(key=entry.object_id).name == name
+        texts = [entry.object_id, entry.object_repr, entry.change_message]
+        assert postgresql.run(keep, postgresql.alias, texts) == texts
+        assert "hello" in text_of(admin_client.get(page(name, "history")))
+
+
+def keep(alias, texts):
+    """Return what a database makes of texts."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute("SELECT %s::text, %s::text, %s::text", texts)
+        return [*cursor.fetchone()]
 
 
 @pytest.mark.parametrize(
