@@ -7,17 +7,15 @@ value that users choose, so their number stays the same whatever groups there ar
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import logging
 import time
 from collections import Counter as Tally
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any, Awaitable, Callable, Iterator, cast
 from weakref import WeakSet
 
-from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -28,6 +26,7 @@ from . import node as nodes
 from .exceptions import StoreUnavailable
 from .meters import METERS, Meter
 from .stores.base import BaseStore
+from .thread import ask
 
 logger = logging.getLogger("channels_groups")
 
@@ -47,25 +46,30 @@ _registered: WeakSet[CollectorRegistry] = WeakSet()
 def register(registry: CollectorRegistry = REGISTRY) -> None:
     """Count from now on what happens in this process, and serve it in a registry.
 
-    To do it again for the same registry changes nothing.
+    To do it again for the same registry changes nothing. ValueError if one of the
+    names is taken in the registry; then nothing of it is there.
     """
     if registry in _registered:
         return
+    counting = _Counting()
+    with ExitStack() as undo:
+        for collector in cast("list[Any]", [*counting.collectors, _Totals()]):
+            registry.register(collector)
+            undo.callback(registry.unregister, collector)
+        undo.pop_all()
     _registered.add(registry)
-    counting = _Counting(registry)
     METERS.append(counting)
     for alias, store in managers._stores.items():
         counting.store_made(alias, store)
-    registry.register(cast(Any, _Totals()))
 
 
 class _Counting(Meter):
     """Counts what happens."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self) -> None:
         def counter(name: str, help: str, *labels: str) -> Counter:
             name = f"channels_groups_{name}"
-            return Counter(name, help, ["alias", *labels], registry=registry)
+            return Counter(name, help, ["alias", *labels], registry=None)
 
         self._signals = {
             "created": counter("created", "Groups that began, told by this process."),
@@ -91,23 +95,28 @@ class _Counting(Meter):
             "channels_groups_store_unavailable",
             "1 while the store does not answer this process.",
             ["alias", "shard"],
-            registry=registry,
+            registry=None,
             multiprocess_mode="livemax",
         )
         self._seconds = Histogram(
             "channels_groups_store_seconds",
             "Seconds that the store's operations take.",
             ["alias", "operation"],
-            registry=registry,
+            registry=None,
             buckets=SECONDS,
         )
         self._batches = Histogram(
             "channels_groups_batch_size",
             "Joins, leaves and updates in one commit.",
             ["alias"],
-            registry=registry,
+            registry=None,
             buckets=SIZES,
         )
+        self.collectors = [
+            *self._signals.values(),
+            *(self._leaves, self._evictions, self._slow),
+            *(self._outages, self._unavailable, self._seconds, self._batches),
+        ]
 
     def store_made(self, alias: str, store: BaseStore) -> None:
         """Measure every operation of the store; it needs to know nothing of it."""
@@ -172,7 +181,7 @@ class _Totals:
         for alias in getattr(settings, "CHANNEL_LAYERS", {}):
             connections.add_metric([alias], local[alias])
             try:
-                counts = _ask(functools.partial(_count, alias))
+                counts = ask(functools.partial(_count, alias))
             except (ImproperlyConfigured, StoreUnavailable):
                 # Away, or a layer for other things, which has no store.
                 logger.debug("A store was not counted.", exc_info=True)
@@ -188,16 +197,6 @@ class _Totals:
         }
 
 
-async def _count(alias: str) -> tuple[int, int]:
+def _count(alias: str) -> tuple[int, int]:
     manager = managers.get_group_manager(alias)
-    return await manager.agroup_count(), await manager.amembership_count()
-
-
-def _ask(call: Callable[[], Awaitable[Any]]) -> Any:
-    """Wait for an answer, also where an event loop is running."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return async_to_sync(call)()
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        return pool.submit(async_to_sync(call)).result()
+    return manager.group_count(), manager.membership_count()

@@ -1,15 +1,29 @@
-"""A thread for the sync code of a channel layer."""
+"""Threads of one's own: for a layer's sync code, and for a question amid a loop."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-from typing import Awaitable, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import Awaitable, Callable, TypeVar
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.db import connections
 
 T = TypeVar("T")
+
+
+def ask(call: Callable[[], T]) -> T:
+    """Call what sync code may, also where an event loop runs, as in an async view.
+
+    There it is called in a thread of its own, and the loop waits for it.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return call()
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(_call_and_close, call).result()
 
 
 class OwnThread:
@@ -58,3 +72,10 @@ class OwnThread:
 
 async def _await(call: Awaitable[T]) -> T:
     return await call
+
+
+def _call_and_close(call: Callable[[], T]) -> T:
+    try:
+        return call()
+    finally:
+        connections.close_all()  # Those of this thread, which ends.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from django import template
@@ -16,6 +14,7 @@ from channels_groups.counts import PATH, make_token
 from channels_groups.exceptions import StoreUnavailable
 from channels_groups.groups import ConnectionGroup
 from channels_groups.manager import get_group
+from channels_groups.thread import ask
 
 register = template.Library()
 
@@ -52,13 +51,7 @@ def group_count(
 
 
 def _count(group: ConnectionGroup) -> Any:
-    """Count in a thread of its own where an event loop runs, as in an async view."""
     try:
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return group.count()
-        with ThreadPoolExecutor(1) as pool:
-            return pool.submit(group.count).result()
+        return ask(group.count)
     except StoreUnavailable:
         return UNKNOWN

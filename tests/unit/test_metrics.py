@@ -140,6 +140,25 @@ async def test_lost_processes_and_slow_clients_are_counted(value, connect, group
     assert value("slow_connections_closed_total") == 1
 
 
+def test_a_registration_that_failed_can_be_repeated(groups):
+    from channels_groups import metrics
+
+    registry = prometheus_client.CollectorRegistry()
+    other = prometheus_client.Gauge("channels_groups_groups", "Other.", registry=None)
+    registry.register(other)
+    with pytest.raises(ValueError, match="channels_groups_groups"):
+        metrics.register(registry)
+    assert METERS == []
+    registry.unregister(other)
+    assert list(registry.collect()) == []
+    metrics.register(registry)
+    try:
+        found = {metric.name for metric in registry.collect()}
+    finally:
+        METERS.clear()
+    assert {"channels_groups_joins", "channels_groups_groups"} <= found
+
+
 async def test_names_of_groups_are_no_labels(registry, connect):
     client = await connect("secret room")
     for number in range(20):
