@@ -272,14 +272,18 @@ class Ledger:
     ) -> tuple[Side, Membership | None]:
         """Return with what a join goes on or which it is itself, and where that is."""
         assert self._lingering
+        own = join.resume == join.member.id
         place = key, join.resume or ""
         for side in (self._lingering, *self._others.values()):
             found = side.members.get(place)
-            if found and found.user == user:
+            if found and found.user == user and (own or place not in self._taken):
                 return side, found
-        members = self._lingering.members.items()
-        any_ = [one for (group, _), one in members if (group, one.user) == (key, user)]
-        own = join.resume == join.member.id
+        # What the node has yet to hear was taken from it, it holds as another's.
+        any_ = [
+            one
+            for place, one in self._lingering.members.items()
+            if (place[0], one.user) == (key, user) and place not in self._taken
+        ]
         return self._lingering, any_[0] if any_ and not own else None
 
     def _resume(

@@ -60,7 +60,8 @@ class Join:
     resume: go on with a membership of the same user: with that of this id, be it that
     it lingers or that another node has it, which then has it no more; else with any
     that lingers. None: begin one of its own in any case. The member's own id: go on
-    with that if it lingers, and do nothing if another node has it.
+    with that if it lingers, and do nothing if another node has it. With what was
+    taken from its own node none is gone on with before a commit has told the node.
     """
 
     group: str

@@ -1052,6 +1052,29 @@ async def test_a_connection_goes_on_with_what_another_node_has(lab):
 
 
 @every_store
+async def test_nobody_goes_on_with_what_the_node_has_yet_to_hear_was_taken(lab):
+    """Its former connection there would be another one of the same id."""
+    one, two = await lab.node(), await lab.node()
+    old, tab = member("old", "Ann"), member("tab", "Ann")
+    await one.join("room", old)
+    assert (await two.join("room", member("new", "Ann"), resume="old")).former == old
+    await two.leave("room", old, grace=60)
+    await two.join("room", tab)
+    await two.leave("room", tab, grace=60)
+    assert (await one.join("room", member("1", "Ann"), resume="")).former == tab
+    for id, resume in (("2", ""), ("3", "old")):
+        answer = await one.join("room", member(id, "Ann"), resume=resume)
+        assert (answer.outcome, answer.former) == ("joined", None)
+    renewal = await one.renew(holdings=Holdings(one.sequence, 4, {}))
+    assert (renewal.state, list(renewal.taken)) == ("alive", [("room", "old")])
+    assert facts(await one.leave("room", old, grace=60)) == ("taken", 4, 1)
+    renewal = await one.renew(holdings=Holdings(one.sequence, 3, {}))
+    assert (renewal.state, list(renewal.taken)) == ("alive", [])
+    answer = await one.join("room", member("4", "Ann"), resume="")
+    assert (answer.outcome, answer.former.id) == ("resumed", "old")
+
+
+@every_store
 async def test_only_ones_own_is_taken_over(lab):
     one, two = await lab.node(), await lab.node()
     await one.join("room", member("old", "Ann"))

@@ -157,19 +157,33 @@ local function take_from(owner, group, id)
   return record, call('HGET', prefix .. 'channels', owner) or ''
 end
 
+-- Whether a member was taken from this node, which has yet to hear of it: until then
+-- the node has another connection of that id.
+local function is_unheard(group, id)
+  return call('SISMEMBER', prefix .. 'taken:' .. node, place(group.name, id)) == 1
+end
+
+-- One of the user's members that linger.
+local function find_lingering(group, user)
+  local list = call('HGET', prefix .. 'lingering:' .. group.name, user)
+  for _, one in ipairs(list and cmsgpack.unpack(list) or {}) do
+    if not is_unheard(group, one[1]) then return one[1] end
+  end
+end
+
 -- Take the member that a join goes on with out of where it is; return its id, its
 -- record and the channel of who had it, or ELSEWHERE if it is another node's.
 local function take_former(group, id, user, resume)
-  local owner = resume ~= '' and call('HGET', user_key(user), place(group.name, resume))
+  local owner = resume ~= '' and (resume == id or not is_unheard(group, resume))
+    and call('HGET', user_key(user), place(group.name, resume))
   if owner and owner ~= node and owner ~= LINGERING
     and call('HEXISTS', members_key(group.name, owner), resume) == 1 then
     if resume == id then return ELSEWHERE end
     return resume, take_from(owner, group, resume)
   end
   if owner ~= LINGERING then
-    local list = call('HGET', prefix .. 'lingering:' .. group.name, user)
-    if resume == id or not list then return false end
-    resume = cmsgpack.unpack(list)[1][1]
+    resume = resume ~= id and find_lingering(group, user)
+    if not resume then return false end
   end
   return resume, end_lingering(group.name, resume)
 end
