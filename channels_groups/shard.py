@@ -21,14 +21,17 @@ from .membership import (
 )
 from .meters import METERS
 from .relay import TIMEOUT
-from .stores.base import Answer, Join, Leave, Loss, Member, Update
+from .stores.base import Answer, Confirm, Join, Leave, Loss, Member, Update
 from .watch import NAMES, Reporter
 from .writer import Request, Writer
 
 #: A signal and its arguments.
 Fired = tuple[Any, dict[str, Any]]
 #: Outcomes that nobody is told of.
-QUIET = ("full", "unchanged", "lingering", "resumed", "taken", "elsewhere")
+QUIET = (
+    *("full", "unchanged", "lingering", "resumed"),
+    *("taken", "elsewhere", "confirmed"),
+)
 #: Seconds for the news that a membership lingers no more, in which it may get lost.
 FORGOTTEN = 5
 
@@ -109,9 +112,11 @@ class Shard:
         await self._update(membership)
 
     async def confirm(self, membership: Membership) -> None:
-        """Write a membership as it is, which may have come back since it was taken."""
+        """Ask the store if a membership still is this node's; it ends here if not."""
         if membership.state is JOINED:
-            await self._update(membership)
+            about = membership.group.name, membership.member, membership.told
+            waiting = _waiting_for(membership)
+            await self._carry_out(Request(Confirm(*about), membership, "", waiting))
 
     async def _update(self, membership: Membership) -> None:
         update = Update(membership.group.name, membership.member, membership.told)
@@ -148,7 +153,7 @@ class Shard:
             self.forget(membership)
         elif answer.outcome in ("taken", "elsewhere"):
             self._give_up(membership, answer.outcome)
-        elif isinstance(request.operation, Update):
+        elif isinstance(request.operation, (Update, Confirm)):
             pass  # The membership has it already.
         elif membership.state is JOINING:
             self._admit(membership, answer.revision)

@@ -9,7 +9,14 @@ from typing import Iterable, Mapping, Sequence, TypeVar
 
 from django.db import connections, models
 
-from channels_groups.stores.base import Answer, Entry, Join, Operation, Update
+from channels_groups.stores.base import (
+    Answer,
+    Confirm,
+    Entry,
+    Join,
+    Operation,
+    Update,
+)
 
 from .models import STEM, Book, Group, Membership, Node, Part
 from .texts import Records, digest, escape
@@ -178,6 +185,8 @@ class Ledger:
             return _unchanged(outcome, self._groups.get(key))
         if isinstance(operation, Update):
             return self._update(key, member, self._records.record(operation.member))
+        if isinstance(operation, Confirm):
+            return _unchanged("confirmed", self._groups[key])
         if operation.grace:
             return self._linger(key, member, operation.grace)
         return self._end(key, member)

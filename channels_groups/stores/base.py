@@ -93,7 +93,16 @@ class Update:
     told: bool = False
 
 
-Operation = Union[Join, Leave, Update]
+@dataclass(frozen=True)
+class Confirm:
+    """Ask whether the one of ``member``'s id in ``group`` still is this node's."""
+
+    group: str
+    member: Member
+    told: bool = False
+
+
+Operation = Union[Join, Leave, Update, Confirm]
 
 
 @dataclass(slots=True)
@@ -102,9 +111,10 @@ class Answer:
 
     outcome: "created" (joined, as the first), "joined", "left", "destroyed" (left,
     as the last), "updated", "lingering", "resumed" (went on with a membership that
-    lingered or was another node's), "taken" (of a leave or an update: another node's
-    connection has gone on with it; said once), "elsewhere" (of a join: another node
-    has it), "full", or "unchanged" (already in, or already out);
+    lingered or was another node's), "taken" (of all but a join: another node's
+    connection has gone on with it; said once), "confirmed" (of a Confirm: it is this
+    node's), "elsewhere" (of a join: another node has it), "full", or "unchanged"
+    (already in, or already out);
     count, user_count: of the whole group after it;
     revision: grows with each change of a group, for ever;
     told: some member of the group, in some process, wants to be told;

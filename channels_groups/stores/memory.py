@@ -16,6 +16,7 @@ from .base import (
     PAGE,
     Answer,
     BaseStore,
+    Confirm,
     Disagreement,
     Entry,
     Eviction,
@@ -342,6 +343,8 @@ class MemoryStore(BaseStore):
             return self._join(node, operation)
         if isinstance(operation, Update):
             return self._update(node, operation)
+        if isinstance(operation, Confirm):
+            return self._confirm(node, operation)
         if operation.grace:
             return self._linger(node, operation)
         return self._leave(node, operation)
@@ -370,6 +373,12 @@ class MemoryStore(BaseStore):
             return self._missing(node, update, group)
         entries[update.member.id] = update.member, update.told
         return self._answer("updated", group, update.member)
+
+    def _confirm(self, node: _Node, confirm: Confirm) -> Answer:
+        group = self._groups.get(confirm.group) or _Group()
+        if confirm.member.id not in group.nodes.get(node.incarnation.id, {}):
+            return self._missing(node, confirm, group)
+        return self._answer("confirmed", group)
 
     def _leave(self, node: _Node, leave: Leave) -> Answer:
         group = self._groups.get(leave.group) or _Group()

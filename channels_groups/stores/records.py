@@ -12,7 +12,7 @@ from typing import Any, Sequence
 
 import msgpack
 
-from .base import Join, Member, Operation, Update
+from .base import Confirm, Join, Member, Operation, Update
 from .cipher import make_cipher
 
 _hexadecimal = re.compile("[0-9a-f]{32}")
@@ -36,6 +36,8 @@ class Records:
             return ["join", *about, self._record(member, user), limit, resume]
         if isinstance(operation, Update):
             return ["update", *about, self._record(member, user)]
+        if isinstance(operation, Confirm):
+            return ["confirm", *about]
         return ["leave", *about, operation.grace]
 
     def unpack(self, id: bytes, record: bytes) -> Member:

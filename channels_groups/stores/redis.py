@@ -60,7 +60,7 @@ PATIENCE = 1.6
 
 OUTCOMES = (
     *("unchanged", "joined", "created", "left", "destroyed", "full", "updated"),
-    *("lingering", "resumed", "elsewhere", "taken"),
+    *("lingering", "resumed", "elsewhere", "taken", "confirmed"),
 )
 
 

@@ -131,6 +131,27 @@ async def test_the_former_process_hears_of_it(
     assert await get_group("room").acount() == 1
 
 
+@cases("memory-async", "core-async", "pubsub-sync")
+async def test_who_is_asked_about_and_still_there_is_not_updated(
+    told_chat, connect, configure, monkeypatch
+):
+    """A renewal may have said that it was taken, and it is back since."""
+    configure(GRACE=LONG)
+    ann = await connect(told_chat, "room", user_id="ann")
+    bob = await connect(told_chat, "room", user_id="bob")
+    await aeventually(lambda: ann.joined)
+    pause = Pause()
+    pause.end()
+    come_between("after confirm", pause, monkeypatch.setattr)
+    with capture_group_events("update") as updates:
+        find_nodes("default")[0].find_out("room", ann.id)
+        await asyncio.wait_for(pause.reached.wait(), 10)
+        await ann.do(lambda consumer: consumer.update_info({"n": 1}))
+        await aeventually(lambda: bob.updated)
+    assert [one.connection.info for one in updates] == [{"n": 1}]
+    assert await get_group("room").acount() == 2
+
+
 @cases("memory-async", "core-sync")
 async def test_nobody_takes_anothers_place(chat, connect, configure, events):
     configure(GRACE=LONG)

@@ -7,7 +7,7 @@ from typing import Any
 from channels_groups.announcer import Announcement
 from channels_groups.manager import GroupManager, get_group_manager
 from channels_groups.relay import Relay
-from channels_groups.stores.base import Join, Leave, Update
+from channels_groups.stores.base import Confirm, Join, Leave, Update
 
 Between = Callable[[], Awaitable[None]]
 
@@ -39,6 +39,7 @@ POINTS: dict[str, tuple[Callable[[], Any], str, Callable[..., bool]]] = {
     "announce": (lambda: Announcement, "fire", always),
     "leave": (store, "commit", commits(Leave)),
     "update": (store, "commit", commits(Update)),
+    "confirm": (store, "commit", commits(Confirm)),
     "exit": (lambda: Relay, "exit", always),
     "register": (store, "register", always),
     "release": (store, "release", always),

@@ -10,6 +10,7 @@ from channels_groups.database import models
 from channels_groups.database.vendors import Clock as Now
 from channels_groups.stores.base import (
     LINGERING,
+    Confirm,
     Entry,
     Holdings,
     Incarnation,
@@ -293,6 +294,9 @@ class Node:
 
     async def update(self, group, member, told=False):
         return (await self.commit(Update(group, member, told)))[0]
+
+    async def confirm(self, group, member):
+        return (await self.commit(Confirm(group, member)))[0]
 
     async def leave_all(self):
         """Leave what it is still in, unless it was evicted."""

@@ -1075,6 +1075,23 @@ async def test_nobody_goes_on_with_what_the_node_has_yet_to_hear_was_taken(lab):
 
 
 @every_store
+async def test_a_node_asks_whether_a_member_is_still_its_own(lab):
+    one, two = await lab.node(), await lab.node()
+    await one.join("room", ANN, told=True)
+    await one.join("room", BOB, told=True)
+    before = await lab.store.summaries(0, ["room"])
+    assert facts(await one.confirm("room", ANN)) == ("confirmed", 2, 2)
+    assert facts(await two.confirm("room", ANN)) == ("unchanged", 2, 2)
+    assert facts(await one.confirm("nowhere", ANN)) == ("unchanged", 0, 0)
+    await two.join("room", member("new", ANN.user_id), resume=ANN.id)
+    assert facts(await one.confirm("room", ANN)) == ("taken", 2, 2)
+    assert facts(await one.confirm("room", ANN)) == ("unchanged", 2, 2)
+    assert facts(await two.confirm("room", ANN)) == ("confirmed", 2, 2)
+    assert await lab.store.summaries(0, ["room"]) == before
+    one.held.pop(("room", ANN.id))
+
+
+@every_store
 async def test_only_ones_own_is_taken_over(lab):
     one, two = await lab.node(), await lab.node()
     await one.join("room", member("old", "Ann"))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from channels_groups.stores.base import Join, Leave, Member, Update
+from channels_groups.stores.base import Confirm, Join, Leave, Member, Update
 from channels_groups.stores.records import Records
 
 KEYS = [None, ["a secret"], [b"bytes", "another"]]
@@ -82,6 +82,7 @@ def test_limits_wishes_and_leaves():
     assert records.pack(Leave("room", member, True, 2.5)) == [
         *("leave", "room", "b", b"ann", 1, 2.5)
     ]
+    assert records.pack(Confirm("room", member)) == ["confirm", "room", "b", b"ann", 0]
 
 
 def test_with_keys_nothing_is_readable():

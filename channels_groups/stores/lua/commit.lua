@@ -3,9 +3,9 @@
 -- ARGV: prefix, node, sequence, restore ('1' or ''), operations (msgpack, below),
 --       the groups' entries (msgpack of group -> entries, see common.lua),
 --       layer ('' or channels_redis.core's prefix), group_expiry
--- An operation: {'join', 'leave' or 'update', group, connection, user or false,
---                told (0 or 1), record (of a leave: seconds of grace or 0),
---                limit or -1, connection to go on with, '' for any, or false}
+-- An operation: {'join', 'leave', 'update' or 'confirm', group, connection,
+--                user or false, told (0 or 1), record (of a leave: seconds of grace
+--                or 0), limit or -1, connection to go on with, '' for any, or false}
 -- Returns {'lost'}, {'rebuilding'} or the answers (msgpack); an answer: {outcome, count,
 -- user_count, revision, told, connections of the user, previous revision}, and of what
 -- was resumed {connection, record, owner's channel}. There are fewer answers than
@@ -37,7 +37,7 @@ local found = call('MGET', revisions, rebuilding)
 if not restore and found[2] and not is_looked_over() then return {'rebuilding'} end
 
 local UNCHANGED, JOINED, CREATED, LEFT, DESTROYED, FULL = 0, 1, 2, 3, 4, 5
-local UPDATED, LINGERS, RESUMED, ELSEWHERE, TAKEN = 6, 7, 8, 9, 10
+local UPDATED, LINGERS, RESUMED, ELSEWHERE, TAKEN, CONFIRMED = 6, 7, 8, 9, 10, 11
 local clock, revision = math.floor(now() * 1000000), tonumber(found[1] or 0)
 local changed, groups, wanted = 0, {}, nil
 
@@ -90,9 +90,8 @@ end
 
 -- Creating and destroying are not done again: be sure that they are right.
 local function is_sane(kind, group)
-  if kind == 'update' then return true end
   if kind == 'join' then return group.count > 0 or group.nodes == 0 end
-  return group.count > 1 or (group.nodes <= 1 and group.here <= 1)
+  return kind ~= 'leave' or group.count > 1 or (group.nodes <= 1 and group.here <= 1)
 end
 
 -- A member of this node more.
@@ -265,6 +264,11 @@ function operations.update(group, id, user, told, record)
   call('HSET', group.members, id, record)
   local connections = user and tonumber(call('HGET', group.users_key, user) or 0) or 0
   return change(UPDATED, group, connections, 0)
+end
+
+function operations.confirm(group, id)
+  if call('HEXISTS', group.members, id) == 0 then return missing(group, id) end
+  return unchanged(CONFIRMED, group)
 end
 
 -- What is found there was not wiped with the rest, as the key that names it was lost.
