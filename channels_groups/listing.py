@@ -8,9 +8,9 @@ from __future__ import annotations
 import heapq
 import time
 from dataclasses import dataclass, field
-from typing import AsyncIterator, NamedTuple
+from typing import AsyncIterator, Callable, NamedTuple, Sequence
 
-from .stores.base import LINGERING, BaseStore, Member
+from .stores.base import LINGERING, BaseStore, Member, Summary
 
 #: Rows of a page.
 SIZE = 100
@@ -116,13 +116,18 @@ async def _list_ranks(
 
 
 async def largest_groups(
-    store: BaseStore, prefix: str = "", limit: int | None = None
+    store: BaseStore,
+    prefix: str = "",
+    limit: int | None = None,
+    progress: Callable[[int], None] = lambda read: None,
 ) -> list[tuple[str, int]]:
     """Return the groups with most members, as (name, members), or all of them.
 
     With a prefix all that match are looked at, ``limit`` of them kept in memory.
+    progress: is called with how many have been read.
     """
     found: list[tuple[str, int]] = []
+    read = 0
     if limit is not None and not prefix:
         for shard in range(store.shards):
             found += await store.ranking(shard, 0, limit)
@@ -131,6 +136,8 @@ async def largest_groups(
         while True:
             page, cursor = await store.groups(prefix, cursor)
             found += page
+            read += len(page)
+            progress(read)
             if limit is not None:
                 found = heapq.nlargest(limit, found, key=lambda one: one[1])
             if cursor is None:
@@ -138,6 +145,17 @@ async def largest_groups(
     found = [one for one in set(found) if one[1] > 0]
     found.sort(key=lambda one: (-one[1], one[0]))
     return found[:limit]
+
+
+async def summarize(store: BaseStore, groups: Sequence[str]) -> dict[str, Summary]:
+    """Look at groups, at those of a shard in one call. It may raise StoreRebuilding."""
+    shards: dict[int, list[str]] = {}
+    for group in groups:
+        shards.setdefault(store.shard(group), []).append(group)
+    found: dict[str, Summary] = {}
+    for shard, names in shards.items():
+        found.update(zip(names, await store.summaries(shard, names)))
+    return {group: found[group] for group in groups}
 
 
 class _Ranked(NamedTuple):

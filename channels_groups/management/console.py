@@ -19,9 +19,15 @@ class Console:
         self._out = command.stdout
         self._err = command.stderr
         self._style = command.style
+        self._in_progress = False
+        #: On the terminal, where progress would be written over it.
+        self._written = False
 
-    def write(self, text: str) -> None:
-        self._out.write(text)
+    def write(self, text: str, ending: str = "\n") -> None:
+        if self._out.isatty():
+            self.end_progress()
+            self._written = True
+        self._out.write(text, ending=ending)
 
     def write_event(self, line: str, style: str | None) -> None:
         """Write a line at once, cut to the terminal's width."""
@@ -47,7 +53,7 @@ class Console:
         mark = "["
         async for row in rows:
             line = json.dumps(row, ensure_ascii=False)
-            self._out.write(f"{mark}\n  {line}", ending="")
+            self.write(f"{mark}\n  {line}", ending="")
             mark = ","
         self.write("[]" if mark == "[" else "\n]")
 
@@ -59,14 +65,27 @@ class Console:
 
     def note(self, text: str) -> None:
         """Say something beside the output, which a script may read."""
+        self.end_progress()
         self._err.write(self._style.NOTICE(text))
         self._err.flush()
 
     def progress(self, text: str) -> None:
-        """Show on a terminal how far it is, on a line that the next one replaces."""
-        if self._err.isatty():
-            self._err.write(f"\r\033[K{text}", self._style.NOTICE, ending="")
+        """Show on a terminal how far it is, on a line that the next one replaces.
+
+        Once there is output on the terminal, that is what shows it.
+        """
+        if self._err.isatty() and not self._written:
+            text = fit(text, shutil.get_terminal_size().columns - 1)
+            self._err.write(f"\r\033[K{self._style.NOTICE(text)}", ending="")
             self._err.flush()
+            self._in_progress = True
+
+    def end_progress(self) -> None:
+        """Leave nothing of it on the terminal."""
+        if self._in_progress:
+            self._err.write("\r\033[K", ending="")
+            self._err.flush()
+            self._in_progress = False
 
     def confirm(self, question: str, interactive: bool) -> None:
         """Ask before anything is closed or changed, but only a person at a terminal.

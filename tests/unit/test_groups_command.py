@@ -8,9 +8,11 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.core.management import CommandError, call_command
 
+from channels_groups import listing
 from channels_groups.exceptions import StoreUnavailable
+from channels_groups.management.actions import show
 from channels_groups.manager import get_group, get_group_manager
-from channels_groups.stores.base import StoreRebuilding
+from channels_groups.stores.base import StoreRebuilding, Summary
 from channels_groups.testing import isolated_groups
 
 from ..consumers.chats import AsyncChat, Client
@@ -79,6 +81,77 @@ async def test_list_as_json(house):
     ]
     assert len(json.loads(await groups("list", "--json", "--limit", "1"))) == 1
     assert json.loads(await groups("list", "--json", "--prefix", "x")) == []
+
+
+async def test_list_asks_for_many_groups_at_once(connect, monkeypatch):
+    monkeypatch.setattr(listing, "SIZE", 4)
+    client = await connect(None)
+    for number in range(9):
+        await client.do(lambda consumer: consumer.join_group(f"room {number}"))
+    store, asked = get_group_manager().store, []
+    summaries = store.summaries
+
+    async def summarize(shard, names):
+        asked.append(len(names))
+        return await summaries(shard, names)
+
+    monkeypatch.setattr(store, "summaries", summarize)
+    listed = json.loads(await groups("list", "--json"))
+    assert [one["name"] for one in listed] == [f"room {n}" for n in range(9)]
+    assert asked == [4, 4, 1]
+
+
+async def test_a_group_that_ends_meanwhile_is_not_listed(house, monkeypatch):
+    store = get_group_manager().store
+    summaries = store.summaries
+
+    async def summarize(shard, names):
+        return [
+            Summary(0, 0, 0) if name == "Lobby" else one
+            for name, one in zip(names, await summaries(shard, names))
+        ]
+
+    monkeypatch.setattr(store, "summaries", summarize)
+    (left,) = json.loads(await groups("list", "--json"))
+    assert left["name"] != "Lobby"
+
+
+@pytest.mark.parametrize(
+    "words, shown",
+    [
+        (["list", "--json"], ["2 groups read …", "1 of 2 groups …"]),
+        (["list", "--prefix", "Lobby"], ["2 groups read …", "1 of 2 groups …"]),
+        (["show", "Lobby", "--json"], ["1 of 2 members …"]),
+        (["verify"], ["2 entries compared …"]),
+    ],
+)
+async def test_progress_is_shown_on_a_terminal_only(house, monkeypatch, words, shown):
+    monkeypatch.setattr(listing, "SIZE", 1)
+    monkeypatch.setattr(show, "PAGE", 1)
+    err = io.StringIO()
+    written = await groups(*words, err=err)
+    assert "…" not in err.getvalue()
+    err = Terminal()
+    assert await groups(*words, err=err) == written
+    # Each line replaces the one before; nothing of the last is left.
+    lines = err.getvalue().split("\r\033[K")
+    assert lines[-1] == ""
+    assert [line for line in shown if line not in lines] == []
+
+
+async def test_progress_makes_room_for_what_is_written(house, monkeypatch):
+    monkeypatch.setattr(listing, "SIZE", 1)
+    terminal = Terminal()
+    await groups("list", "--json", out=terminal, err=terminal)
+    _, written = terminal.getvalue().split("2 groups read …\r\033[K")
+    assert len(json.loads(written)) == 2
+
+
+async def test_progress_fits_the_terminal(house, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "10")
+    err = Terminal()
+    await groups("list", "--json", err=err)
+    assert max(map(len, err.getvalue().split("\r\033[K")[1:])) == 9
 
 
 async def test_list_of_nothing(connect):
@@ -219,7 +292,8 @@ def end():
         (["close"], "Give either"),
         (["close", "Lobby", "--all"], "Give either"),
         (["list", "--alias", "nowhere"], "CHANNEL_LAYERS has no 'nowhere'"),
-        (["list", "--limit", "0"], "at least 1"),
+        (["list", "--limit", "0"], "'0' is no number that is at least 1"),
+        (["list", "--limit", "x"], "'x' is no number that is at least 1"),
         (["dance"], "invalid choice"),
         ([], "arguments are required"),
     ],

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 from datetime import datetime
-from typing import Any, Awaitable, TypeVar
+from typing import Any, Awaitable, Callable, TypeVar
 
 from asgiref.sync import async_to_sync
 from django.core.management.base import CommandError, CommandParser
@@ -12,10 +13,13 @@ from django.utils import timezone
 
 from ...groups import ConnectionGroup
 from ...manager import GroupManager
+from ...stores.base import StoreRebuilding
 from ..console import Console
 
 #: Rows of a table, unless told otherwise.
 LIMIT = 20
+#: Seconds between two attempts to ask a store that is being written back.
+RETRY = 0.5
 
 Options = dict[str, Any]
 T = TypeVar("T")
@@ -38,6 +42,27 @@ class Action:
     def act(self, options: Options) -> None:
         raise NotImplementedError
 
+    def run(self, call: Awaitable[T]) -> T:
+        """Await a call that may ask the store often."""
+
+        async def run() -> T:
+            self.store.attach()
+            try:
+                return await call
+            finally:
+                await self.store.detach()
+
+        return async_to_sync(run)()
+
+    async def retry(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Ask the store until it is whole again."""
+        while True:
+            try:
+                return await call()
+            except StoreRebuilding:
+                self.console.progress("The processes are writing back; waiting …")
+                await asyncio.sleep(RETRY)
+
 
 async def count(group: ConnectionGroup) -> dict[str, int]:
     """Return members and users, or raise CommandError if there is no such group."""
@@ -45,13 +70,6 @@ async def count(group: ConnectionGroup) -> dict[str, int]:
     if not members:
         raise CommandError(f"There is no group {group.name!r}.")
     return {"members": members, "users": await group.auser_count()}
-
-
-def run(call: Awaitable[T]) -> T:
-    async def run() -> T:
-        return await call
-
-    return async_to_sync(run)()
 
 
 def isoformat(seconds: float) -> str:
@@ -81,7 +99,10 @@ def add_no_input(parser: CommandParser) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError("It must be at least 1.")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number that is at least 1.")
     return number

@@ -7,7 +7,7 @@ from django.core.management.base import CommandError, CommandParser
 from ... import listing
 from ..console import number
 from ..table import printable
-from .base import Action, Options, add_no_input, count, run
+from .base import Action, Options, add_no_input, count
 
 
 class Close(Action):
@@ -34,7 +34,7 @@ class Close(Action):
         self.console.write(f"Asked {what} to close.")
 
     def _everything(self) -> str:
-        processes = run(listing.list_processes(self.store))
+        processes = self.run(listing.list_processes(self.store))
         if not processes:
             raise CommandError("No process has a connection.")
         connections = sum(one.connections for one in processes)
@@ -44,5 +44,5 @@ class Close(Action):
         )
 
     def _group(self, name: str) -> str:
-        members = run(count(self.manager.group(name)))["members"]
+        members = self.run(count(self.manager.group(name)))["members"]
         return f"{number(members, 'connection')} of {printable(name)}"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import AsyncIterator
 
 from django.core.management.base import CommandParser
 
 from ... import listing
+from ...stores.base import Summary
 from ..console import number
 from ..table import Column
-from .base import LIMIT, Action, Options, add_json, add_limit, run
+from .base import LIMIT, Action, Options, add_json, add_limit
 
 COLUMNS = [
     Column("Group", least=10),
@@ -32,9 +34,9 @@ class List(Action):
     def act(self, options: Options) -> None:
         prefix, limit = options["prefix"], options["limit"]
         if options["json"]:
-            run(self.console.write_json_list(self._read(prefix, limit)))
+            self.run(self.console.write_json_list(self._read(prefix, limit)))
         else:
-            run(self._write_table(prefix, LIMIT if limit is None else limit))
+            self.run(self._write_table(prefix, LIMIT if limit is None else limit))
 
     async def _write_table(self, prefix: str, limit: int) -> None:
         rows = [list(row.values()) async for row in self._read(prefix, limit)]
@@ -54,6 +56,20 @@ class List(Action):
         )
 
     async def _read(self, prefix: str, limit: int | None) -> AsyncIterator[Options]:
-        for name, members in await listing.largest_groups(self.store, prefix, limit):
-            users = await self.store.user_count(name)
-            yield {"name": name, "members": members, "users": users}
+        groups = await listing.largest_groups(self.store, prefix, limit, self._progress)
+        names = [name for name, _ in groups]
+        for first in range(0, len(names), listing.SIZE):
+            page = names[first : first + listing.SIZE]
+            look = partial(listing.summarize, self.store, page)
+            for name, one in (await self.retry(look)).items():
+                if one.count:
+                    yield _about(name, one)
+            done = first + len(page)
+            self.console.progress(f"{done:,} of {number(len(names), 'group')} …")
+
+    def _progress(self, read: int) -> None:
+        self.console.progress(f"{number(read, 'group')} read …")
+
+
+def _about(name: str, summary: Summary) -> Options:
+    return {"name": name, "members": summary.count, "users": summary.user_count}

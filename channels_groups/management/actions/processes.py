@@ -6,7 +6,7 @@ from django.core.management.base import CommandParser
 
 from ... import listing
 from ..table import Column
-from .base import Action, Options, add_json, run
+from .base import Action, Options, add_json
 
 COLUMNS = [
     Column("Process", least=12),
@@ -24,7 +24,7 @@ class Processes(Action):
         add_json(parser)
 
     def act(self, options: Options) -> None:
-        processes = run(listing.list_processes(self.store))
+        processes = self.run(listing.list_processes(self.store))
         if options["json"]:
             self.console.write_json([_about(one) for one in processes])
         elif not processes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.core.management.base import CommandParser
 
 from ..console import number
-from .base import Action, Options, count, run
+from .base import Action, Options, count
 
 
 class Send(Action):
@@ -18,6 +18,6 @@ class Send(Action):
 
     def act(self, options: Options) -> None:
         group = self.manager.group(options["name"])
-        members = run(count(group))["members"]
+        members = self.run(count(group))["members"]
         group.send(options["text"])
         self.console.write(f"Sent to {number(members, 'connection')}.")

@@ -9,10 +9,10 @@ from django.core.management.base import CommandParser
 
 from ... import listing
 from ...groups import ConnectionGroup
-from ...stores.base import Member
+from ...stores.base import PAGE, Member
 from ..console import number
 from ..table import Column, printable
-from .base import LIMIT, Action, Options, add_json, add_limit, count, isoformat, run
+from .base import LIMIT, Action, Options, add_json, add_limit, count, isoformat
 
 COLUMNS = [
     Column("User", least=12),
@@ -34,7 +34,7 @@ class Show(Action):
 
     def act(self, options: Options) -> None:
         group = self.manager.group(options["name"])
-        run(self._show(group, options["limit"], options["json"]))
+        self.run(self._show(group, options["limit"], options["json"]))
 
     async def _show(
         self, group: ConnectionGroup, limit: int | None, as_json: bool
@@ -42,8 +42,13 @@ class Show(Action):
         about: Options = {"name": group.name, **await count(group)}
         if limit is None and not as_json:
             limit = LIMIT
-        members = listing.iterate_members(self.store, group.name, limit)
-        connections = [_about(*one) async for one in members]
+        connections = []
+        async for one in listing.iterate_members(self.store, group.name, limit):
+            connections.append(_about(*one))
+            if len(connections) % PAGE == 0:
+                self.console.progress(
+                    f"{len(connections):,} of {number(about['members'], 'member')} …"
+                )
         if as_json:
             self.console.write_json({**about, "connections": connections})
             return

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 
 from django.core.management.base import CommandError, CommandParser
 
-from ...stores.base import Disagreement, StoreRebuilding
+from ...stores.base import Disagreement
 from ..console import number
-from .base import Action, Options, add_json, add_no_input, run
-
-#: Seconds between two attempts to verify a store that is being written back.
-RETRY = 0.5
+from .base import Action, Options, add_json, add_no_input
 
 
 class Verify(Action):
@@ -30,8 +27,8 @@ class Verify(Action):
         if repair:
             question = "Change what the store says where it disagrees?"
             self.console.confirm(question, options["interactive"])
-        checked, found = run(self._verify(repair))
-        left = run(self._verify(False))[1] if repair and found else found
+        checked, found = self.run(self._verify(repair))
+        left = self.run(self._verify(False))[1] if repair and found else found
         if as_json:
             self.console.write_json(
                 {
@@ -50,23 +47,14 @@ class Verify(Action):
 
     async def _verify(self, repair: bool) -> tuple[int, list[Disagreement]]:
         checked, found, cursor = 0, [], None
-        self.store.attach()
-        try:
-            while True:
-                try:
-                    findings, cursor = await self.store.verify(cursor, repair)
-                except StoreRebuilding:
-                    self.console.progress("The processes are writing back; waiting …")
-                    await asyncio.sleep(RETRY)
-                    continue
-                checked += findings.checked
-                found += findings.disagreements
-                self.console.progress(f"{checked:,} entries compared …")
-                if cursor is None:
-                    return checked, found
-        finally:
-            self.console.progress("")
-            await self.store.detach()
+        while True:
+            verify = partial(self.store.verify, cursor, repair)
+            findings, cursor = await self.retry(verify)
+            checked += findings.checked
+            found += findings.disagreements
+            self.console.progress(f"{checked:,} entries compared …")
+            if cursor is None:
+                return checked, found
 
     def _write(self, checked: int, found: list[Disagreement]) -> None:
         for one in found:

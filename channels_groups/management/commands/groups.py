@@ -61,6 +61,8 @@ class Command(BaseCommand):
         except BrokenPipeError:
             # Who read it has seen enough, as `head` does; nor is there more to flush.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        finally:
+            console.end_progress()
 
 
 def _add_base_options(parser: CommandParser) -> None:
