@@ -10,7 +10,7 @@ import asyncio
 import logging
 import uuid
 from dataclasses import replace
-from typing import Any, AsyncIterator, Awaitable, Mapping, Sequence
+from typing import Any, Awaitable, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 import msgpack
@@ -307,10 +307,10 @@ class RedisStore(BaseStore):
         return _counts(await self._read(shard, RANKING, keys, args))
 
     async def group_count(self) -> int:
-        return sum([totals[0] async for totals in self._totals()])
+        return sum([await self._count_groups(shard) for shard in range(self.shards)])
 
     async def membership_count(self) -> int:
-        return sum([totals[1] async for totals in self._totals()])
+        return sum([(await self._totals(n))[1] for n in range(self.shards)])
 
     async def channels(self) -> list[str]:
         keys = self._keys("leases", "channels")
@@ -362,10 +362,21 @@ class RedisStore(BaseStore):
         former = self.records.unpack(id, record)
         return replace(_answer(*answer[:7]), former=former, owner=owner.decode())
 
-    async def _totals(self) -> AsyncIterator[list[int]]:
+    async def _count_groups(self, shard: int) -> int:
+        """Count all but those of the gone, which are looked at a page at a time."""
+        groups, _, node, cursor, *found = await self._totals(shard, PAGE)
+        gone = set(found)
+        while node:
+            answer = await self._totals(shard, PAGE, node, cursor)
+            _, _, node, cursor, *found = answer
+            gone.update(found)
+        return int(groups) - len(gone)
+
+    async def _totals(
+        self, shard: int, limit: int = 0, node: bytes = b"", cursor: bytes = b"0"
+    ) -> Any:
         keys = self._keys("index", "leases", "sizes")
-        for shard in range(self.shards):
-            yield await self._read(shard, TOTALS, keys, [])
+        return await self._read(shard, TOTALS, keys, [limit, node, cursor])
 
     async def _scan(
         self, shard: int, key: str, cursor: int, size: int = PAGE

@@ -628,6 +628,39 @@ async def test_reading_leaves_out_nodes_whose_lease_has_run_out(lab):
     assert await store.channels() == [one.incarnation.channel]
 
 
+@redis_stores
+async def test_no_script_looks_at_all_groups_of_a_large_dead_node(lab):
+    one, two, three = [await lab.node() for _ in range(3)]
+    names = [f"g{n}" for n in range(3_000)]
+    for start in range(0, len(names), 500):
+        await two.commit(*(Join(name, BOB) for name in names[start : start + 500]))
+    await one.commit(Join("g7", ANN), Join("mine", ANN))
+    await three.commit(*(Join(name, CAT) for name in ["g7", "g8", "theirs"]))
+    assert await lab.store.group_count() == 3_002
+    await lab.expire(two, three)
+    with lab.server.client() as client:
+
+        def calls():
+            stats = client.info("commandstats")
+            return [
+                stats.get(f"cmdstat_{name}", {"calls": 0})["calls"]
+                for name in ("evalsha", "hlen")
+            ]
+
+        before = calls()
+        assert await lab.store.membership_count() == 2
+        assert calls() == [before[0] + 1, before[1]], "that is in the books"
+        before = calls()
+        assert await lab.store.group_count() == 2  # "g7" and "mine"
+        scripts, looked = (now - then for now, then in zip(calls(), before))
+        assert scripts > 3_003 * 2 / PAGE
+        assert looked > 2 * 3_000 and looked / scripts < 1.2 * PAGE
+        await lab.expire(one)
+        before = calls()
+        assert await lab.store.group_count() == 0
+        assert calls() == [before[0] + 1, before[1]], "nobody is left"
+
+
 @every_store
 async def test_a_commit_sees_the_members_of_an_expired_node(lab):
     one, two = await lab.node(), await lab.node()
