@@ -653,7 +653,6 @@ async def test_no_script_looks_at_all_groups_of_a_large_dead_node(lab):
         before = calls()
         assert await lab.store.group_count() == 2  # "g7" and "mine"
         scripts, looked = (now - then for now, then in zip(calls(), before))
-        assert scripts > 3_003 * 2 / PAGE
         assert looked > 2 * 3_000 and looked / scripts < 1.2 * PAGE
         await lab.expire(one)
         before = calls()
