@@ -32,8 +32,10 @@ CONNECTING, OPEN, CLOSED = "connecting", "open", "closed"
 GOODBYE = 10
 #: RFC 6455: try again later. For a client that does not read what it is sent.
 TRY_AGAIN_LATER = 1013
-#: The client's own word for which connection it had before.
-_former = re.compile(rb"(?:^|&)group_former=([A-Za-z0-9_-]{1,64})(?:&|$)")
+#: The client's own word for which connection it had before: by its id, of which it may
+#: have had others in some groups.
+_former = re.compile(rb"(?:^|&)group_former=([A-Za-z0-9_-]{1,64})(?=&|$)")
+MAX_FORMER = 8
 
 
 class LocalConnection:
@@ -69,9 +71,9 @@ class LocalConnection:
         self.ended = False
         #: The server has closed it: its memberships do not linger.
         self.dismissed = False
-        #: The id of the connection that it says it goes on with, or "".
-        found = _former.search(scope.get("query_string") or b"")
-        self.former = found[1].decode() if found else ""
+        #: The ids of the connection that it says it goes on with.
+        found = _former.findall(scope.get("query_string") or b"")[:MAX_FORMER]
+        self.former = tuple(id.decode() for id in found)
         #: Its own id and those of memberships that it has resumed.
         self.ids = {self.id}
         self._loop = asyncio.get_running_loop()

@@ -116,11 +116,12 @@ class Node:
         channel_name = connection.channel_name
         member = Member(connection.id, channel_name, user_id, info, time.time())
         membership = Membership(group, connection, member, hooked, shown)
-        former = self.find_resumable(membership)
-        held = self._held(group.name, former) if former else None
-        if held and held.connection is not connection:
-            if held.member.user_id == user_id:
+        for former in self.find_resumable(membership) or ():
+            held = self._held(group.name, former)
+            is_another = held and held.connection is not connection
+            if held and is_another and held.member.user_id == user_id:
                 self._take_over(held)
+                break
         await self._shard(group).join(membership, limit)
 
     def check_free(self, connection: LocalConnection) -> None:
@@ -195,7 +196,7 @@ class Node:
         # Another process may have gone on with it.
         return local if local and local.channel_name == member.channel_name else None
 
-    def find_resumable(self, membership: Membership) -> str | None:
+    def find_resumable(self, membership: Membership) -> tuple[str, ...] | None:
         """Return what Join.resume is for a membership that begins."""
         if not self.store.lingers or membership.member.user_id is None:
             return None
@@ -203,8 +204,8 @@ class Node:
             return membership.connection.former
         for other in membership.connection.memberships.values():
             if other is not membership:
-                return other.member.id
-        return ""
+                return (other.member.id,)
+        return ()
 
     def end_lingering(self, group: str, id: str, channel_name: str) -> None:
         """Note that a membership which this node let linger does so no more.

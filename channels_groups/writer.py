@@ -638,7 +638,7 @@ class Writer:
         held: list[Operation] = []
         now = self._loop.time()
         for name, member, until in self._shard.lingering.values():
-            held.append(Join(name, member, resume=member.id))
+            held.append(Join(name, member, resume=(member.id,)))
             held.append(Leave(name, member, grace=max(until - now, 0.001)))
         lingers = self._store.lingers
         for one in self._shard.memberships():
@@ -650,4 +650,5 @@ class Writer:
 def _rejoin(membership: Membership, lingers: bool) -> Join:
     """Return a join as the same member, if no other node has gone on with it."""
     name, member = membership.group.name, membership.member
-    return Join(name, member, None, membership.told, member.id if lingers else None)
+    resume = (member.id,) if lingers else None
+    return Join(name, member, None, membership.told, resume)

@@ -95,9 +95,10 @@ class Ledger:
         if lingering and lingering.parts:
             found = self._members_of(lingering).filter(user_key__in=user_keys)
             self._note_members(lingering, found.order_by("until", "id"))
-        resumed = {one.resume for one in operations if isinstance(one, Join)}
-        if self._groups and resumed - {None, ""}:
-            self._read_others([one for one in resumed if one], user_keys)
+        joins = [one for one in operations if isinstance(one, Join)]
+        resumed = {id for one in joins for id in one.resume or ()}
+        if self._groups and resumed:
+            self._read_others(list(resumed), user_keys)
         self._read_users(user_keys)
 
     def read_some(self, limit: int) -> list[Membership]:
@@ -281,12 +282,12 @@ class Ledger:
     ) -> tuple[Side, Membership | None]:
         """Return with what a join goes on or which it is itself, and where that is."""
         assert self._lingering
-        own = join.resume == join.member.id
-        place = key, join.resume or ""
-        for side in (self._lingering, *self._others.values()):
-            found = side.members.get(place)
-            if found and found.user == user and (own or place not in self._taken):
-                return side, found
+        own = join.resume == (join.member.id,)
+        for place in [(key, id) for id in join.resume or ()]:
+            for side in (self._lingering, *self._others.values()):
+                found = side.members.get(place)
+                if found and found.user == user and (own or place not in self._taken):
+                    return side, found
         # What the node has yet to hear was taken from it, it holds as another's.
         any_ = [
             one

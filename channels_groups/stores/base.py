@@ -57,10 +57,11 @@ class Join:
     """Make ``member`` a member of ``group`` unless ``limit`` members are in it.
 
     told: its consumer has hooks and wants to be told of changes;
-    resume: go on with a membership of the same user: with that of this id, be it that
-    it lingers or that another node has it, which then has it no more; else with any
-    that lingers. None: begin one of its own in any case. The member's own id: go on
-    with that if it lingers, and do nothing if another node has it. With what was
+    resume: go on with a membership of the same user: with the first of these ids that
+    there is, be it that it lingers or that another node has it, which then has it no
+    more; else with any that lingers. None: begin one of its own in any case. Only the
+    member's own id: go on with that if it lingers, and do nothing if another node has
+    it. With what was
     taken from its own node none is gone on with before a commit has told the node.
     """
 
@@ -68,7 +69,7 @@ class Join:
     member: Member
     limit: int | None = None
     told: bool = False
-    resume: str | None = None
+    resume: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

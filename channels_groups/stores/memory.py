@@ -416,13 +416,14 @@ class MemoryStore(BaseStore):
         group = self._groups.get(join.group)
         if join.resume is None or group is None or user is None:
             return "", None
-        own = join.resume == join.member.id
+        own = join.resume == (join.member.id,)
         # What the node has yet to hear was taken from it, it holds as another's.
         unheard = {id for name, id in node.taken if name == join.group}
-        owner = self._users.get(user, {}).get((join.group, join.resume))
-        if owner is not None and owner != node.incarnation.id:
-            if own or join.resume not in unheard:
-                return owner, group.nodes[owner][join.resume][0]
+        for id in join.resume:
+            owner = self._users.get(user, {}).get((join.group, id))
+            if owner is not None and owner != node.incarnation.id:
+                if own or id not in unheard:
+                    return owner, group.nodes[owner][id][0]
         lingering = [one for one, _ in group.nodes.get(LINGERING, {}).values()]
         found = [
             one for one in lingering if one.user_id == user and one.id not in unheard

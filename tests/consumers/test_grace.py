@@ -65,8 +65,8 @@ async def test_who_reloads_is_the_same_member(told_chat, connect, configure, eve
     assert [one.id for _, one in bob.left] == [ann_id]
 
 
-def known(id):
-    return f"live=1&group_former={id}".encode()
+def known(*ids):
+    return "&".join(["live=1", *(f"group_former={id}" for id in ids)]).encode()
 
 
 async def test_a_new_page_before_the_end_of_the_old_one(
@@ -152,6 +152,36 @@ async def test_who_is_asked_about_and_still_there_is_not_updated(
     assert await get_group("room").acount() == 2
 
 
+@pytest.mark.parametrize("comes", ["before the old one's end", "after it"])
+@cases("memory-async", "core-async", "pubsub-sync")
+async def test_who_has_another_id_in_another_group_keeps_each(
+    told_chat, connect, configure, events, comes
+):
+    """As who resumes one in a group, and then enters one that is new to it."""
+    configure(GRACE=LONG)
+    ann = await connect(told_chat, "room", user_id="ann")
+    first = ann.id
+    await ann.disconnect()
+    ann = await connect(told_chat, "room", user_id="ann")
+    await ann.join_group("second")
+    other = await connect(told_chat, "second", user_id="ann")
+    [second] = {one.id async for one in get_group("second")} - {other.id}
+    assert ann.id == first != second
+    before = len(events)
+    for _ in range(2):
+        old, about = ann, {"user_id": "ann", "query_string": known(second, first)}
+        if comes == "after it":
+            await old.disconnect()
+        ann = await connect(told_chat, "room", **about)
+        await ann.join_group("second")
+        if comes != "after it":
+            assert await old.close_code() == (1000, "taken over")
+            await old.end()
+    assert len(events) == before and other.joined == other.left == []
+    assert [one.id async for one in get_group("room")] == [first]
+    assert {one.id async for one in get_group("second")} == {second, other.id}
+
+
 @cases("memory-async", "core-sync")
 async def test_nobody_takes_anothers_place(chat, connect, configure, events):
     configure(GRACE=LONG)
@@ -166,8 +196,10 @@ async def test_nobody_takes_anothers_place(chat, connect, configure, events):
         ("ann", 65 * "a"),
     ):
         await connect(chat, "room", user_id=user_id, query_string=known(former))
-    assert names(events) == ["created", *8 * ["join"]]
-    assert await get_group("room").acount() == 8
+    too_many = known(*"abcdefgh", ann.id)
+    await connect(chat, "room", user_id="ann", query_string=too_many)
+    assert names(events) == ["created", *9 * ["join"]]
+    assert await get_group("room").acount() == 9
 
 
 @in_memory_async

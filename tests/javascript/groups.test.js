@@ -157,8 +157,8 @@ test("leaving a group empties it, and a lost connection makes it doubtful", () =
   assert.deepEqual([socket.groups.get("room").entered, ids(socket)], [true, ["b"]]);
 });
 
-test("a new connection says whose place it takes, and so does a new page", () => {
-  const stored = new Map();
+/** Be in a page of a tab until the test is over; return what the tab stores. */
+function beInPage(t, navigation, stored = new Map()) {
   globalThis.sessionStorage = {
     getItem: (key) => stored.get(key) ?? null,
     setItem: (key, value) => stored.set(key, value),
@@ -166,7 +166,30 @@ test("a new connection says whose place it takes, and so does a new page", () =>
   };
   globalThis.window = new EventTarget();
   globalThis.document = new EventTarget();
-  try {
+  t.mock.method(performance, "getEntriesByType", () => [{ type: navigation }]);
+  t.after(() => {
+    for (const name of ["window", "document", "sessionStorage"]) delete globalThis[name];
+  });
+  return stored;
+}
+
+/** Leave the page by its event; return what was stored then, for the next one. */
+function leavePage(stored) {
+  window.dispatchEvent(new Event("pagehide"));
+  opened.splice(0).forEach((socket) => socket.close());
+  return new Map(stored);
+}
+
+/** Open a socket and return whose place it asks for. */
+function formerOf(url) {
+  opened.push(new GroupSocket(url));
+  last().accept();
+  return new globalThis.URL(last().url).searchParams.getAll("group_former");
+}
+
+for (const navigation of ["reload", "back_forward"]) {
+  test(`a new connection says whose place it takes, and so does a page after ${navigation}`, (t) => {
+    const stored = beInPage(t, "navigate");
     const socket = open();
     assert.equal(last().url, URL);
     last().say(state(1, [member("a")], { id: "a" }));
@@ -175,21 +198,68 @@ test("a new connection says whose place it takes, and so does a new page", () =>
     pass(1000);
     assert.equal(last().url, `${URL}?group_former=a`);
     last().accept();
-    // A copy of this tab has a copy of what is stored.
-    assert.equal(stored.size, 0);
-    window.dispatchEvent(new Event("pagehide"));
-    assert.equal(stored.size, 1);
-    const other = new GroupSocket("ws://example.org/ws/other/");
-    opened.push(other);
-    assert.equal(last().url, "ws://example.org/ws/other/");
-    const next = new GroupSocket(`${URL}?name=x`);
-    opened.push(next);
-    assert.equal(last().url, `${URL}?name=x&group_former=a`);
-    assert.equal(stored.size, 0);
-  } finally {
-    opened.splice(0).forEach((socket) => socket.close());
-    for (const name of ["window", "document", "sessionStorage"]) delete globalThis[name];
+    assert.equal(stored.size, 0, "a copy of this tab has a copy of what is stored");
+    const left = leavePage(stored);
+    assert.equal(left.size, 1);
+    beInPage(t, navigation, left);
+    assert.deepEqual(formerOf("ws://example.org/ws/other/"), []);
+    assert.deepEqual(formerOf(`${URL}?token=another`), ["a"]);
+    assert.equal(left.size, 0);
+    assert.deepEqual(formerOf(URL), []);
+  });
+}
+
+test("the word that a page left is not for a copy of the tab that goes there", (t) => {
+  const stored = beInPage(t, "navigate");
+  open();
+  last().say(state(1, [member("a")], { id: "a" }));
+  const left = leavePage(stored);
+  assert.equal(left.size, 1);
+  beInPage(t, "navigate", left);
+  assert.deepEqual(formerOf(URL), []);
+  assert.equal(left.size, 0);
+});
+
+test("it says all of its ids, those of the groups entered last first", (t) => {
+  const stored = beInPage(t, "navigate");
+  open();
+  last().say(state(1, [member("a")], { id: "a" }));
+  last().say(state(1, [member("b")], { id: "b", group: "second" }));
+  last().say(state(1, [member("a")], { id: "a", group: "third" }));
+  last().drop();
+  pass(1000);
+  assert.equal(last().url, `${URL}?group_former=a&group_former=b`);
+  last().accept();
+  // One that is left is nobody's, one that could not be resumed is another now.
+  last().say({ type: "group.left", group: "third" });
+  last().say(state(2, [member("c")], { id: "c", group: "room" }));
+  beInPage(t, "reload", leavePage(stored));
+  assert.deepEqual(formerOf(URL), ["c", "b"]);
+  for (let n = 0; n < 20; n += 1) last().say(state(1, [], { id: `id${n}`, group: `group ${n}` }));
+  last().drop();
+  pass(1000);
+  assert.equal(last().url.match(/group_former=id/g).length, 8);
+});
+
+test("two sockets of one path each leave their own word", (t) => {
+  const stored = beInPage(t, "navigate");
+  const [a, b] = [`${URL}?room=a`, `${URL}?room=b`];
+  for (const [url, id] of [[a, "1"], [b, "2"]]) {
+    formerOf(url);
+    last().say(state(1, [member(id)], { id, group: id }));
   }
+  beInPage(t, "reload", leavePage(stored));
+  assert.deepEqual([formerOf(b), formerOf(a)], [["2"], ["1"]]);
+});
+
+test("a page whose storage is off, or has something else in it, is another member", (t) => {
+  beInPage(t, "reload", new Map([["channels_groups.former:/ws/room/", "no JSON"]]));
+  assert.deepEqual(formerOf(URL), []);
+  last().say(state(1, [member("a")], { id: "a" }));
+  globalThis.sessionStorage.setItem = () => { throw new Error("off"); };
+  leavePage(new Map());
+  delete globalThis.sessionStorage;
+  assert.deepEqual(formerOf(URL), []);
 });
 
 test("it comes back, later and later, at times that differ", () => {

@@ -1005,7 +1005,7 @@ async def test_who_lingers_counts_and_is_resumed_as_the_same_member(lab):
     new = member("new", "Ann", {"n": 2}, channel="another!channel")
     full = await two.join("room", new, limit=1)
     assert facts(full) == ("full", 2, 2)
-    answer = await two.join("room", new, limit=1, told=True, resume="")
+    answer = await two.join("room", new, limit=1, told=True, resume=())
     assert facts(answer) == ("resumed", 2, 2)
     assert (answer.former, answer.owner) == (old, one.incarnation.channel)
     assert (answer.revision, answer.told) == (revision, True)
@@ -1017,7 +1017,7 @@ async def test_who_lingers_counts_and_is_resumed_as_the_same_member(lab):
     assert (await one.renew()).overdue == []
     assert facts(await two.update("room", resumed)) == ("updated", 2, 2)
     assert facts(await two.leave("room", resumed, told=True)) == ("left", 1, 1)
-    assert (await two.join("room", new, resume="")).outcome == "joined"
+    assert (await two.join("room", new, resume=())).outcome == "joined"
 
 
 @every_store
@@ -1028,12 +1028,12 @@ async def test_which_membership_is_resumed(lab):
     for tab in tabs:
         await one.join("room", tab)
         await one.leave("room", tab, grace=60)
-    assert (await one.join("room", CAT, resume="")).outcome == "joined"
-    assert (await one.join("room", member("n"), resume="")).outcome == "joined"
-    assert (await one.join("other", member("1", "Ann"), resume="")).former is None
+    assert (await one.join("room", CAT, resume=())).outcome == "joined"
+    assert (await one.join("room", member("n"), resume=())).outcome == "joined"
+    assert (await one.join("other", member("1", "Ann"), resume=())).former is None
     former = [
         (await one.join("room", member(f"new{n}", "Ann"), resume=resume)).former
-        for n, resume in enumerate(["tab2", "", "tab2", "tab1"])
+        for n, resume in enumerate([("?", "tab2"), (), ("tab2",), ("tab1",)])
     ]
     assert former == [tabs[2], tabs[0], tabs[1], None]
     assert await lab.store.count("room") == 6
@@ -1050,7 +1050,8 @@ async def test_a_connection_goes_on_with_what_another_node_has(lab):
     before = await lab.store.summaries(0, ["room", "alone"])
     new = member("new", "Ann", {"n": 2}, channel="another!channel")
     answers = await two.commit(
-        Join("room", new, 1, True, "old"), Join("alone", new, 1, False, "old")
+        Join("room", new, 1, True, ("?", "old")),
+        Join("alone", new, 1, False, ("old",)),
     )
     assert [facts(one) for one in answers] == [("resumed", 2, 2), ("resumed", 1, 1)]
     assert [one.former for one in answers] == [old, old]
@@ -1089,12 +1090,12 @@ async def test_nobody_goes_on_with_what_the_node_has_yet_to_hear_was_taken(lab):
     one, two = await lab.node(), await lab.node()
     old, tab = member("old", "Ann"), member("tab", "Ann")
     await one.join("room", old)
-    assert (await two.join("room", member("new", "Ann"), resume="old")).former == old
+    assert (await two.join("room", member("new", "Ann"), resume=("old",))).former == old
     await two.leave("room", old, grace=60)
     await two.join("room", tab)
     await two.leave("room", tab, grace=60)
-    assert (await one.join("room", member("1", "Ann"), resume="")).former == tab
-    for id, resume in (("2", ""), ("3", "old")):
+    assert (await one.join("room", member("1", "Ann"), resume=())).former == tab
+    for id, resume in (("2", ()), ("3", ("old",))):
         answer = await one.join("room", member(id, "Ann"), resume=resume)
         assert (answer.outcome, answer.former) == ("joined", None)
     renewal = await one.renew(holdings=Holdings(one.sequence, 4, {}))
@@ -1102,7 +1103,7 @@ async def test_nobody_goes_on_with_what_the_node_has_yet_to_hear_was_taken(lab):
     assert facts(await one.leave("room", old, grace=60)) == ("taken", 4, 1)
     renewal = await one.renew(holdings=Holdings(one.sequence, 3, {}))
     assert (renewal.state, list(renewal.taken)) == ("alive", [])
-    answer = await one.join("room", member("4", "Ann"), resume="")
+    answer = await one.join("room", member("4", "Ann"), resume=())
     assert (answer.outcome, answer.former.id) == ("resumed", "old")
 
 
@@ -1115,7 +1116,7 @@ async def test_a_node_asks_whether_a_member_is_still_its_own(lab):
     assert facts(await one.confirm("room", ANN)) == ("confirmed", 2, 2)
     assert facts(await two.confirm("room", ANN)) == ("unchanged", 2, 2)
     assert facts(await one.confirm("nowhere", ANN)) == ("unchanged", 0, 0)
-    await two.join("room", member("new", ANN.user_id), resume=ANN.id)
+    await two.join("room", member("new", ANN.user_id), resume=(ANN.id,))
     assert facts(await one.confirm("room", ANN)) == ("taken", 2, 2)
     assert facts(await one.confirm("room", ANN)) == ("unchanged", 2, 2)
     assert facts(await two.confirm("room", ANN)) == ("confirmed", 2, 2)
@@ -1135,14 +1136,14 @@ async def test_only_ones_own_is_taken_over(lab):
         ("4", "Ann", "nobody"),
         ("5", "Ann", "new"),
     ):
-        answer = await two.join("room", member(id, user), resume=resume)
+        answer = await two.join("room", member(id, user), resume=(resume,))
         assert (answer.outcome, answer.former) == ("joined", None)
     assert await lab.store.count("room") == 7
     # Who is written back or joins again by its own id does not take it from others.
-    again = await two.join("room", member("old", "Ann"), resume="old")
+    again = await two.join("room", member("old", "Ann"), resume=("old",))
     assert facts(again) == ("elsewhere", 7, 2)
     assert (await one.leave("room", member("old", "Ann"))).outcome == "left"
-    again = await two.join("room", member("old", "Ann"), resume="old")
+    again = await two.join("room", member("old", "Ann"), resume=("old",))
     assert facts(again) == ("joined", 7, 2)
 
 
@@ -1153,15 +1154,15 @@ async def test_taken_from_a_dead_node_before_it_is_evicted(lab):
         await one.join("room", each)
     await lab.expire(one)
     new = member("new", ANN.user_id)
-    assert (await two.join("room", new, resume=ANN.id)).outcome == "resumed"
+    assert (await two.join("room", new, resume=(ANN.id,))).outcome == "resumed"
     losses = [loss for batch in await three.evict_all(one) for loss in batch.losses]
     assert [loss.member for loss in losses] == [BOB]
     # Back from the dead, under another name, as that node's writer does it.
     four = await lab.node()
-    assert (await four.join("room", ANN, resume=ANN.id)).outcome == "elsewhere"
+    assert (await four.join("room", ANN, resume=(ANN.id,))).outcome == "elsewhere"
     assert await lab.store.count("room") == 1
     back = member("back", ANN.user_id)
-    assert (await four.join("room", back, resume=ANN.id)).outcome == "resumed"
+    assert (await four.join("room", back, resume=(ANN.id,))).outcome == "resumed"
     kept = back._replace(id=ANN.id, joined_at=ANN.joined_at)
     assert await lab.store.member("room", ANN.id) == kept
     one.held.clear()
@@ -1174,7 +1175,7 @@ async def test_left_and_gone_on_with_in_one_commit(lab):
     one = await lab.node()
     await one.commit(Join("room", ANN, told=True), Join("room", BOB, told=True))
     new = member("new", ANN.user_id)
-    back = Join("room", new, told=True, resume=ANN.id)
+    back = Join("room", new, told=True, resume=(ANN.id,))
     leave = Leave("room", ANN, told=True, grace=60)
     left, resumed = await one.commit(leave, back)
     assert (facts(left), facts(resumed)) == (("lingering", 2, 2), ("resumed", 2, 2))
@@ -1210,7 +1211,7 @@ async def test_a_grace_ends_once_for_all_nodes(lab):
     assert [loss.answer.connections for loss in losses] == [2, 2, 2, 1, 1, 1, 0, 0]
     assert (await one.renew()).overdue == []
     assert await lab.store.count("room") == 2
-    await one.join("room", member("back", "u2"), resume="")
+    await one.join("room", member("back", "u2"), resume=())
 
 
 @every_store
@@ -1258,14 +1259,14 @@ async def test_who_lingers_is_written_back_to_an_emptied_store(lab):
         await one.join("room", each)
         await one.leave("room", each, grace=60)
     for id in ("b", "c"):
-        await two.join("room", member(f"new{id}", f"user {id}"), resume="")
+        await two.join("room", member(f"new{id}", f"user {id}"), resume=())
     lab.empty()
     for node in (one, two):
         assert (await node.renew()).state == "emptied"
         await node.register()
 
     async def restore(node, who, lingers):
-        join = Join("room", who, None, False, who.id)
+        join = Join("room", who, None, False, (who.id,))
         leave = [Leave("room", who, False, 60)] if lingers else []
         return outcomes(await node.commit(join, *leave, restore=True))
 
@@ -1276,9 +1277,9 @@ async def test_who_lingers_is_written_back_to_an_emptied_store(lab):
     assert await restore(two, cat, False) == ["resumed"]
     await lab.rebuilt()
     assert await lab.store.count("room") == 3
-    answer = await two.join("room", member("newa", "user a"), resume="")
+    answer = await two.join("room", member("newa", "user a"), resume=())
     assert answer.former.id == "a"
-    assert (await two.join("room", member("x", "user b"), resume="")).former is None
+    assert (await two.join("room", member("x", "user b"), resume=())).former is None
     rooms = {"room": (4, "user a")}
     await two.renew(holdings=Holdings(two.sequence, 4, rooms))
 

@@ -266,7 +266,7 @@ class StoreModel(RuleBasedStateMachine):
             return Leave(group, who, told)
         if kind == "linger":
             return Leave(group, who, told, GRACE)
-        return Join(group, who, number, told, "" if kind == "resume" else None)
+        return Join(group, who, number, told, () if kind == "resume" else None)
 
     def expect(self, node, operation, answer):
         """Change the model as the answer must have changed the store."""

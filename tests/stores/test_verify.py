@@ -184,7 +184,7 @@ async def test_harm_of_who_lingers_is_found_and_mended(lab, full, harm):
     else:
         assert await lab.store.count("room") == 3
         back = member("new", ANN.user_id)
-        assert (await two.join("room", back, resume="")).outcome == "resumed"
+        assert (await two.join("room", back, resume=())).outcome == "resumed"
     assert (await verify_all(lab.store))[0] == []
 
 

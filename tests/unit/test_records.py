@@ -75,7 +75,7 @@ def test_limits_wishes_and_leaves():
     member = MEMBERS[1]
     kind, *_, told, record, limit, _ = records.pack(Join("room", member, 5, True))
     assert (kind, told, limit) == ("join", 1, 5)
-    assert records.pack(Join("room", member, 0, resume=""))[-2:] == [0, ""]
+    assert records.pack(Join("room", member, 0, resume=("a",)))[-2:] == [0, ("a",)]
     assert records.pack(Update("room", member, True)) == [
         *("update", "room", "b", b"ann", 1, record)
     ]

@@ -51,8 +51,10 @@ const DEFAULTS = {
   reconnect: ({ code }) => code !== 1000 && code < 3000,
 };
 
-/** Where a page leaves word of its connection for the page that a reload makes of it. */
+/** Where a page leaves word of its connections for the page that a reload makes of it. */
 const FORMER = "channels_groups.former:";
+/** Ids that the server reads, and words that are left for one path. */
+const MOST = 8;
 
 /** Milliseconds between two looks at the clock, which jumps when a laptop has slept. */
 const CLOCK = 2000;
@@ -362,9 +364,9 @@ export class GroupSocket extends LiveSocket {
   constructor(url, options = {}) {
     super(url, options);
     /**
-     * This client's id, by which the server knows the next connection for the same
-     * member; before the first state, that of the page which was reloaded, if it was.
-     * @private @type {string | undefined}
+     * This client's id in each group, by which the server knows the next connection for
+     * the same member; at first those of the page which was reloaded, if it was.
+     * @private @type {Map<string, string>}
      */
     this.former;
     /** @type {Map<string, Group>} */
@@ -390,8 +392,9 @@ export class GroupSocket extends LiveSocket {
     const url = super.address();
     // Taken away at once: a copy of this tab is another member.
     const left = takeWord(url);
-    this.former = this.former || left;
-    if (this.former) url.searchParams.set("group_former", this.former);
+    this.former ??= new Map(left);
+    const ids = new Set([...this.former.values()].reverse());
+    for (const id of [...ids].slice(0, MOST)) url.searchParams.append("group_former", id);
     return url;
   }
 
@@ -400,7 +403,7 @@ export class GroupSocket extends LiveSocket {
    * @override
    */
   pause() {
-    if (this.former) leaveWord(super.address(), this.former);
+    if (this.former.size > 0) leaveWord(super.address(), [...this.former]);
     super.pause();
   }
 
@@ -432,7 +435,10 @@ export class GroupSocket extends LiveSocket {
   _show({ group: name, revision, id, count, user_count, members }) {
     const group = this.groups.get(name) ?? new Group(name);
     this.groups.set(name, group);
-    if (id) this.former = id;
+    if (id) {
+      this.former.delete(name);
+      this.former.set(name, id);
+    }
     Object.assign(group, { revision, id, count, userCount: user_count, entered: true });
     group.members = members && new Map(members.map((member) => [member.id, member]));
     this._found(name);
@@ -535,6 +541,7 @@ export class GroupSocket extends LiveSocket {
   _leave(name) {
     const group = this.groups.get(name);
     this.groups.delete(name);
+    this.former.delete(name);
     this._early.delete(name);
     this._found(name);
     if (!group) return;
@@ -579,29 +586,64 @@ function absolute(url) {
 }
 
 /**
+ * What a page leaves: the address of a socket, and its id in each group.
+ * @typedef {{href: string, former: [string, string][]}} Word
+ */
+
+/**
  * Tell the next page of this tab which connection this one had.
  * @param {URL} url
- * @param {string} id
+ * @param {[string, string][]} former
  */
-function leaveWord({ pathname }, id) {
-  try {
-    sessionStorage.setItem(FORMER + pathname, id);
-  } catch {
-    // Storage is off, or there is no page: the next one is another member.
-  }
+function leaveWord({ href, pathname }, former) {
+  const others = readWords(pathname).filter((word) => word.href !== href);
+  writeWords(pathname, [...others, { href, former }].slice(-MOST));
 }
 
 /**
  * Return which connection the page before had, and forget it.
+ *
+ * With the same address or else, as there may be a token in it, with the same path. Only
+ * a page that comes again goes on with it: a copy of this tab has a copy of the word.
  * @param {URL} url
- * @returns {string | undefined}
+ * @returns {[string, string][] | undefined}
  */
-function takeWord({ pathname }) {
+function takeWord({ href, pathname }) {
+  const words = readWords(pathname);
+  const index = Math.max(words.findIndex((word) => word.href === href), 0);
+  const [word] = words.splice(index, 1);
+  writeWords(pathname, comesAgain() ? words : []);
+  return comesAgain() ? word?.former : undefined;
+}
+
+/** @returns {boolean} */
+function comesAgain() {
+  const found = performance.getEntriesByType("navigation");
+  const [navigation] = /** @type {PerformanceNavigationTiming[]} */ (found);
+  return navigation?.type === "reload" || navigation?.type === "back_forward";
+}
+
+/**
+ * @param {string} pathname
+ * @returns {Word[]}
+ */
+function readWords(pathname) {
   try {
-    const id = sessionStorage.getItem(FORMER + pathname) ?? undefined;
-    sessionStorage.removeItem(FORMER + pathname);
-    return id;
+    return JSON.parse(sessionStorage.getItem(FORMER + pathname) ?? "[]");
   } catch {
-    return undefined;
+    return [];
+  }
+}
+
+/**
+ * @param {string} pathname
+ * @param {Word[]} words
+ */
+function writeWords(pathname, words) {
+  try {
+    if (words.length > 0) sessionStorage.setItem(FORMER + pathname, JSON.stringify(words));
+    else sessionStorage.removeItem(FORMER + pathname);
+  } catch {
+    // Storage is off, or there is no page: the next one is another member.
   }
 }

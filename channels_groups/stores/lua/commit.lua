@@ -5,7 +5,7 @@
 --       layer ('' or channels_redis.core's prefix), group_expiry
 -- An operation: {'join', 'leave', 'update' or 'confirm', group, connection,
 --                user or false, told (0 or 1), record (of a leave: seconds of grace
---                or 0), limit or -1, connection to go on with, '' for any, or false}
+--                or 0), limit or -1, connections to go on with, or any, or false}
 -- Returns {'lost'}, {'rebuilding'} or the answers (msgpack); an answer: {outcome, count,
 -- user_count, revision, told, connections of the user, previous revision}, and of what
 -- was resumed {connection, record, owner's channel}. There are fewer answers than
@@ -173,18 +173,20 @@ end
 -- Take the member that a join goes on with out of where it is; return its id, its
 -- record and the channel of who had it, or ELSEWHERE if it is another node's.
 local function take_former(group, id, user, resume)
-  local owner = resume ~= '' and (resume == id or not is_unheard(group, resume))
-    and call('HGET', user_key(user), place(group.name, resume))
-  if owner and owner ~= node and owner ~= LINGERING
-    and call('HEXISTS', members_key(group.name, owner), resume) == 1 then
-    if resume == id then return ELSEWHERE end
-    return resume, take_from(owner, group, resume)
+  local is_own = resume[1] == id
+  for _, former in ipairs(resume) do
+    local owner = (is_own or not is_unheard(group, former))
+      and call('HGET', user_key(user), place(group.name, former))
+    if owner == LINGERING then return former, end_lingering(group.name, former) end
+    if owner and owner ~= node
+      and call('HEXISTS', members_key(group.name, owner), former) == 1 then
+      if is_own then return ELSEWHERE end
+      return former, take_from(owner, group, former)
+    end
   end
-  if owner ~= LINGERING then
-    resume = resume ~= id and find_lingering(group, user)
-    if not resume then return false end
-  end
-  return resume, end_lingering(group.name, resume)
+  local former = not is_own and find_lingering(group, user)
+  if not former then return false end
+  return former, end_lingering(group.name, former)
 end
 
 -- Let a connection go on with a member that was taken out, since when that has joined.
