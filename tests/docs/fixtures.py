@@ -16,6 +16,7 @@ from asgiref.sync import sync_to_async
 from browser import Browser, BrowserMissing
 from channels.testing import WebsocketCommunicator
 from transcripts import replay
+from websockets.asyncio.client import connect as websocket
 
 HERE = Path(__file__).parent
 TIMEOUT = 20
@@ -141,6 +142,17 @@ async def serve():
         if process.returncode is None:
             process.terminate()
         await process.communicate()
+
+
+@pytest.fixture
+async def enter(serve):
+    """Return a function that enters a group as somebody, in a process of its own."""
+    port = await serve("daphne", "-p", "0", "asgi:application")
+
+    def enter(group, user):
+        return websocket(f"ws://127.0.0.1:{port}/{group}?{user}", proxy=None)
+
+    return enter
 
 
 async def find(lines, pattern):

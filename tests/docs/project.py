@@ -27,7 +27,8 @@ def build(directory, page, blocks, hosts):
     """
     shutil.copytree(HERE / "template", directory, dirs_exist_ok=True)
     shutil.copy(HERE / "fixtures.py", directory / "conftest.py")
-    shutil.copy(HERE / "transcripts.py", directory)
+    for helper in ("transcripts.py", "watching.py"):
+        shutil.copy(HERE / helper, directory)
     for helper in ("browser.py", "eventually.py"):
         shutil.copy(HERE.parent / "helpers" / helper, directory)
     name = Path(page).stem.lower().replace("-", "_")

@@ -14,7 +14,7 @@ PAGES = find_pages()
 TUTORIAL = "docs/tutorial.md"
 
 #: Pages whose commands look at servers, but which are not about settings.
-ON_REDIS = ["docs/howto/operate.md"]
+ON_REDIS = ["docs/howto/operate.md", "docs/reference/command.md"]
 REDIS_LAYER = """
 CHANNEL_LAYERS = {
     "default": {

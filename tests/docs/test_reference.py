@@ -6,10 +6,13 @@ from dataclasses import fields
 from importlib import import_module
 
 import pytest
+from django.core.management.base import CommandParser
 from django.dispatch import Signal
 
 from channels_groups import metrics
 from channels_groups.conf import GroupSettings
+from channels_groups.management.actions import ACTIONS
+from channels_groups.watch import Event
 
 from .blocks import ROOT
 
@@ -80,6 +83,44 @@ def test_metrics():
     rows = re.findall(r"`(channels_groups_\w+)`", text)
     documented = {name.removesuffix("_total") for name in rows}
     assert documented == counted | set(metrics.GAUGES)
+
+
+def read_sections(page):
+    """Return the text under each second heading, by what stands in it as code."""
+    parts = re.split(r"^## `(.*)`$", (REFERENCE / page).read_text(), flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2]))
+
+
+def test_actions_of_the_command():
+    sections = read_sections("command.md")
+    assert [title.split()[0] for title in sections] == list(ACTIONS)
+    for title, text in sections.items():
+        parser = CommandParser(prog=title)
+        ACTIONS[title.split()[0]].add_arguments(parser)
+        options = [option for option in parser._actions if option.dest != "help"]
+        rows = re.findall(r"^\| `(--[^`]+)`", text, re.M)
+        assert rows == [
+            (
+                " ".join([one.option_strings[0], *([one.metavar or one.dest.upper()])])
+                if one.nargs is None
+                else one.option_strings[0]
+            )
+            for one in options
+            if one.option_strings
+        ]
+        names = [
+            f"[{one.metavar}]" if one.nargs == "?" else one.metavar
+            for one in options
+            if not one.option_strings
+        ]
+        assert title.split()[1:] == names
+
+
+def test_fields_of_watch():
+    text = read_sections("command.md")["watch [NAME]"]
+    rows = [row for row in re.findall(r"^\| (`\w.*?) \|", text, re.M)]
+    listed = re.findall(r"`(\w+)`", " ".join(rows))
+    assert listed == [field.name for field in fields(Event)]
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,16 @@ TIMEOUT = 60
 
 #: What a transcript shows as it was once.
 VARIABLE = {
+    r"\d{4}-\d\d-\d\dT[\d:.]+[+-]\d\d:\d\d": "<time>",
     r"\d{4}-\d\d-\d\d \d\d:\d\d": "<time>",
     r"\d\d:\d\d:\d\d": "<time>",
-    r"(?<=\s)[\w.-]+:\d+(?=\s)": "<process>",
+    r"(?<=[\s\"])[\w.-]+:\d+(?=[\s\"])": "<process>",
+    r'(?<="revision": )\d+': "<revision>",
+    r'(?<="lease": )[\d.]+': "<seconds>",
     r"\d+\.\d+ ?s\b": "<seconds>",
-    r"(?<=\s)[\w-]{12}(?=\s)": "<connection>",
+    r"(?<=[\s\"])[\w-]{12}(?=[\s\"])": "<connection>",
     r"\d+ entries": "<entries>",
+    r'(?<="checked": )\d+': "<entries>",
 }
 
 

@@ -10,7 +10,7 @@ from django.core.management import CommandError, call_command
 
 from channels_groups import listing
 from channels_groups.exceptions import StoreUnavailable
-from channels_groups.management.actions import show
+from channels_groups.management.actions import ACTIONS, show
 from channels_groups.manager import get_group, get_group_manager
 from channels_groups.stores.base import StoreRebuilding, Summary
 from channels_groups.testing import isolated_groups
@@ -310,6 +310,16 @@ async def test_a_store_that_is_away_is_said(house, monkeypatch):
     monkeypatch.setattr(get_group_manager().store, "ranking", fail)
     with pytest.raises(CommandError, match="The store did not answer."):
         await groups("list")
+
+
+async def test_ctrl_c_is_no_traceback(house, monkeypatch):
+    def interrupt(action, options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ACTIONS["list"], "act", interrupt)
+    with pytest.raises(CommandError, match="Interrupted.") as error:
+        await groups("list")
+    assert error.value.returncode == 130
 
 
 async def test_in_memory_it_says_what_it_sees(connect):

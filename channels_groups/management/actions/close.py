@@ -15,7 +15,7 @@ class Close(Action):
 
     @staticmethod
     def add_arguments(parser: CommandParser) -> None:
-        parser.add_argument("name", metavar="NAME", nargs="?")
+        parser.add_argument("name", metavar="NAME", nargs="?", help="The group's name.")
         parser.add_argument(
             "--all", action="store_true", help="Every connection, in a group or not."
         )

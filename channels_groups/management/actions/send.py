@@ -13,8 +13,8 @@ class Send(Action):
 
     @staticmethod
     def add_arguments(parser: CommandParser) -> None:
-        parser.add_argument("name", metavar="NAME")
-        parser.add_argument("text", metavar="TEXT")
+        parser.add_argument("name", metavar="NAME", help="The group's name.")
+        parser.add_argument("text", metavar="TEXT", help="What its members get.")
 
     def act(self, options: Options) -> None:
         group = self.manager.group(options["name"])

@@ -28,7 +28,7 @@ class Show(Action):
 
     @staticmethod
     def add_arguments(parser: CommandParser) -> None:
-        parser.add_argument("name", metavar="NAME")
+        parser.add_argument("name", metavar="NAME", help="The group's name.")
         add_limit(parser)
         add_json(parser)
 
