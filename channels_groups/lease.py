@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, AsyncContextManager
 
 from .exceptions import StoreUnavailable
 from .meters import METERS
@@ -61,6 +61,10 @@ class Lease:
         if self._task:
             self._task.cancel()
             await asyncio.wait([self._task])
+
+    def no_renewal(self) -> AsyncContextManager[None]:
+        """Return a context in which no renewal is under way."""
+        return self._renewing
 
     async def renew(self) -> Renewal:
         """Renew once; let the shard start over if the store says so.

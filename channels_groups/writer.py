@@ -450,12 +450,18 @@ class Writer:
             await self._audit(doubtful)
 
     def _acknowledge(
-        self, operations: Sequence[Operation], answers: list[Answer]
+        self,
+        operations: Sequence[Operation],
+        answers: list[Answer],
+        restored: bool = False,
     ) -> None:
         """Note what the store has now."""
         self._acknowledged = self._sequence
         for operation, answer in zip(operations, answers):
             change = CHANGES.get(answer.outcome, 0)
+            if restored and isinstance(operation, Join):
+                # It may be there, from a time before that was cut short.
+                change = int(answer.outcome != "elsewhere")
             self._size += change
             group = self._groups.get(operation.group)
             if group:
@@ -604,10 +610,13 @@ class Writer:
                 group.entered = False
                 self._places.tend(group)
         await self._places.settle()
-        epoch = await self._store.register(index, self.incarnation, self.epoch, lease)
-        self._acknowledged = self._size = 0
-        for group in self._groups.values():
-            group.size = 0
+        async with self.lease.no_renewal():  # It would miss what is not written yet.
+            epoch = await self._store.register(
+                index, self.incarnation, self.epoch, lease
+            )
+            self._acknowledged = self._size = 0
+            for group in self._groups.values():
+                group.size = 0
         held = self._held()
         for start in range(0, len(held), BATCH // 2):
             self._sequence += 1
@@ -620,7 +629,7 @@ class Writer:
                 self._entries(batch),
                 restore=True,
             )
-            self._acknowledge(batch, answers)
+            self._acknowledge(batch, answers, restored=True)
             for operation, answer in zip(batch, answers):
                 if answer.outcome == "elsewhere":
                     self._shard.give_up(operation.group, operation.member.id)
