@@ -8,16 +8,20 @@ from __future__ import annotations
 import heapq
 import time
 from dataclasses import dataclass, field
-from typing import AsyncIterator, Callable, NamedTuple, Sequence
+from typing import Any, AsyncIterator, Callable, NamedTuple, Sequence
 
-from .stores.base import LINGERING, BaseStore, Member, Summary
+from django.core import signing
+
+from .stores.base import LINGERING, PAGE, BaseStore, Member, Summary
 
 #: Rows of a page.
 SIZE = 100
 #: So many groups are read and sorted as one wants; of more, only the store's order.
 WHOLE = 1000
-#: Seconds that a search for a prefix may take.
-PATIENCE = 2.0
+#: So many groups, or about, a search looks at for a page, and for so many seconds.
+LOOKED, PATIENCE = 100_000, 2.0
+#: A search that looks at more is not to be repeated every other second.
+CHEAP = 10_000
 #: By what groups can be sorted; most members first is the default.
 ORDERS = ("-members", "members", "name", "-name")
 
@@ -26,20 +30,23 @@ ORDERS = ("-members", "members", "name", "-name")
 class GroupPage:
     """Some groups, as (name, members), of ``total`` that the store holds.
 
-    found: so many match, as far as was looked; complete: all was looked at;
-    sortable: by name too; first: the number of the first row, from 1;
-    previous, next: places of the neighbours, "" where there is none.
+    found: so many match, in the part of the groups that was looked at; sortable: by
+    name too; first: the number of the first row, from 1; previous, next: places of the
+    neighbours, further: that of the next part, "" where there is none; later: it is
+    not the first part; costly: a search that is not to be repeated every other second.
     """
 
     groups: list[tuple[str, int]]
     total: int
     found: int
     order: str
-    complete: bool = True
     sortable: bool = True
     first: int = 1
     previous: str = ""
     next: str = ""
+    further: str = ""
+    later: bool = False
+    costly: bool = False
 
     @property
     def last(self) -> int:
@@ -52,45 +59,66 @@ async def list_groups(
     """Return a page of the groups whose names begin with ``prefix``.
 
     Up to WHOLE groups are sorted in any of ORDERS. Of more, without a prefix, those
-    with most or fewest members come first and a page reads SIZE of each shard; with
-    one, the search ends with WHOLE found, or after PATIENCE.
+    with most or fewest members come first and a page reads SIZE of each shard. With
+    one, the groups are searched in parts, each of which ends with WHOLE found, with
+    LOOKED looked at or after PATIENCE, and is sorted by itself.
     """
     order = order if order in ORDERS else ORDERS[0]
     total = await store.group_count()
     if not prefix and total > WHOLE:
         order = order if "members" in order else ORDERS[0]
         return await _list_ranks(store, total, order, place)
-    groups, complete = await _find_groups(store, prefix)
+    rank, _, part = place.partition(".")
+    cursor = _read_cursor(store, part) if prefix else None
+    groups, further, costly = await _find_groups(store, prefix, cursor)
     groups.sort()
     by_name = "name" in order
     groups.sort(key=lambda one: one[0] if by_name else one[1], reverse=order[0] == "-")
-    (first,) = _read_ranks(place, 1)
+    (first,) = _read_ranks(rank, 1)
     last = first + SIZE
+    here = f".{part}" if cursor else ""
     return GroupPage(
         groups[first:last],
-        *(total, len(groups), order, complete),
+        *(total, len(groups), order),
         first=first + 1,
-        previous=f"{max(0, first - SIZE)}" if first else "",
-        next=f"{last}" if last < len(groups) else "",
+        previous=f"{max(0, first - SIZE)}{here}" if first else "",
+        next=f"{last}{here}" if last < len(groups) else "",
+        further=f"0.{signing.dumps(further, salt=_salt(store))}" if further else "",
+        later=bool(cursor),
+        costly=costly,
     )
 
 
 async def _find_groups(
-    store: BaseStore, prefix: str
-) -> tuple[list[tuple[str, int]], bool]:
-    """Return groups by prefix, and whether those are all."""
+    store: BaseStore, prefix: str, begun: Any
+) -> tuple[list[tuple[str, int]], Any, bool]:
+    """Return groups by prefix, the cursor of the next part, and whether it is costly."""
     found: dict[str, int] = {}
-    deadline, cursor = time.monotonic() + PATIENCE, None
-    while True:
+    deadline, cursor = time.monotonic() + PATIENCE, begun
+    for looked in range(PAGE, LOOKED + 1, PAGE):
         page, cursor = await store.groups(prefix, cursor)
         found.update(page)
-        if cursor is None:
-            return list(found.items()), True
-        if len(found) >= WHOLE or time.monotonic() > deadline:
+        is_late = time.monotonic() > deadline
+        if cursor is None or len(found) >= WHOLE or is_late:
             break
-    if prefix and (count := await store.count(prefix)):
+    if not prefix:
+        cursor = None
+    elif cursor and not begun and (count := await store.count(prefix)):
         found[prefix] = count  # Who asks for the whole name finds it in any case.
-    return list(found.items()), False
+    return list(found.items()), cursor, is_late or looked > CHEAP
+
+
+def _read_cursor(store: BaseStore, part: str) -> Any:
+    """Return the store's cursor; None, the beginning, if it was not given by us."""
+    try:
+        return signing.loads(part, salt=_salt(store))
+    except signing.BadSignature:
+        return None
+
+
+def _salt(store: BaseStore) -> str:
+    """Return what makes one store's cursors useless for another."""
+    return f"{__name__}.{type(store).__name__}.{store.shards}"
 
 
 async def _list_ranks(

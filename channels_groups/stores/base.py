@@ -449,7 +449,8 @@ class BaseStore(ABC):
     ) -> tuple[list[tuple[str, int]], Any]:
         """Return a page of names with counts and the next cursor.
 
-        Without a prefix, those with most members first, in each shard.
+        Without a prefix, those with most members first, in each shard. With one the
+        cursor can be written as JSON, and keeps its meaning.
         """
 
     @abstractmethod

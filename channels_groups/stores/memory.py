@@ -229,10 +229,12 @@ class MemoryStore(BaseStore):
     async def groups(
         self, prefix: str, cursor: Any
     ) -> tuple[list[tuple[str, int]], Any]:
+        if prefix:
+            names = [one for one in self._counts().items() if one[0].startswith(prefix)]
+            names = sorted(one for one in names if one[0] > (cursor or ""))
+            return names[:PAGE], names[PAGE - 1][0] if len(names) > PAGE else None
         if cursor is None:
-            counts = self._counts().items()
-            cursor = [one for one in counts if one[0].startswith(prefix)]
-            cursor.sort(key=lambda one: -one[1])
+            cursor = sorted(self._counts().items(), key=lambda one: -one[1])
         return cursor[:PAGE], cursor[PAGE:] or None
 
     async def ranking(

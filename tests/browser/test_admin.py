@@ -265,6 +265,27 @@ def test_updates_can_be_paused_and_survive_a_loss(site, open_browser, visit, roo
     assert "You are logged out" in texts(browser, ".live-bar span")[0]
 
 
+def test_a_search_among_many_groups_is_not_repeated(site, redis_server, open_browser):
+    browser = log_in(open_browser(), site, "privileged")
+    browser.get(f"{browser.base}{GROUPS}?q=nothing")
+    bar = "Updated every two seconds."
+    browser.eventually(lambda: texts(browser, ".live-bar span") == [bar], "the script")
+    index = f"{site.env['CHANNEL_PREFIX']}:groups:index"
+    many = {f"one of many, {n}": 1 for n in range(12_000)}
+    with redis_server.client() as client:
+        client.zadd(index, many)
+        try:
+            bar = "A search among so many groups is not repeated by itself."
+            for reload in (False, True):
+                if reload:
+                    browser.refresh()
+                browser.eventually(lambda: bar in browser.find(".live-bar").text, bar)
+                assert not browser.find(".live-bar button").is_displayed()
+        finally:
+            client.zrem(index, *many)
+    assert errors(browser) == []
+
+
 @pytest.mark.parametrize("kind", ["site", "database_site"])
 def test_acting_on_a_group_and_its_members(request, kind, open_browser, visit, room):
     site = request.getfixturevalue(kind)

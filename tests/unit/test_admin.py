@@ -17,6 +17,7 @@ from django.db import connection, connections
 from django.test import Client
 from django.urls import reverse
 
+from channels_groups import listing
 from channels_groups.admin import chart, pages
 from channels_groups.database.store import DatabaseStore
 from channels_groups.exceptions import StoreUnavailable
@@ -580,12 +581,28 @@ def test_a_search_reads_what_it_finds(admin_client, many, monkeypatch):
     given.clear()
     found = admin_client.get(GROUPS, {"q": "g", "o": "name"})
     assert sum(given) == 1000  # of 10,000
-    assert "These are not all" in text_of(found)
+    assert "searched in parts" in text_of(found)
     assert "1–100 of 1000 found" in text_of(found)
     assert len(names_in(found)) == SIZE
+    assert link_in(found, "First part") is None
+    given.clear()
+    further = admin_client.get(GROUPS + link_in(found, "Search further"))
+    assert sum(given) == 1000
+    assert set(names_in(further)).isdisjoint(names_in(found))
+    again = admin_client.get(GROUPS + link_in(further, "First part"))
+    assert names_in(again) == names_in(found)
     assert "No name of a group begins so" in text_of(
         admin_client.get(GROUPS, {"q": "*"})
     )
+
+
+def test_a_costly_search_is_not_to_be_repeated(admin_client, many, monkeypatch):
+    assert "data-costly" not in html(admin_client.get(GROUPS, {"q": "g"}))
+    monkeypatch.setattr(listing, "CHEAP", 500)
+    assert "data-costly" in html(admin_client.get(GROUPS, {"q": "g"}))
+    monkeypatch.setattr(listing, "LOOKED", 500)
+    for query in ("g", "x"):
+        assert "data-costly" not in html(admin_client.get(GROUPS, {"q": query}))
 
 
 def test_some_groups_are_sorted_in_every_way(admin_client, books):

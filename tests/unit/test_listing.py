@@ -4,7 +4,7 @@ import pytest
 
 from channels_groups import listing
 from channels_groups.listing import SIZE
-from channels_groups.stores.base import Join
+from channels_groups.stores.base import PAGE, Join
 from channels_groups.stores.memory import MemoryStore
 
 from ..stores.lab import Lab, member
@@ -86,13 +86,56 @@ async def test_a_group_whose_members_are_gone_is_left_out(monkeypatch):
     assert page.groups == [("a", 1), ("b", 1)]
 
 
-async def test_who_asks_for_a_whole_name_finds_it(monkeypatch):
+class Endless(MemoryStore):
+    """A search in it never ends."""
+
+    async def groups(self, prefix, cursor):
+        number = cursor[1] + 1 if cursor else 0
+        return [(f"{prefix}{number}", 1)], [0, number]
+
+    async def group_count(self):
+        return 2000
+
+
+async def test_a_search_ends_and_is_taken_up_again(monkeypatch):
+    store = Endless("default", None)
+    await (await Lab(store).node()).join("name", member("1"))
+    monkeypatch.setattr(listing, "LOOKED", 3 * PAGE)
+    first = await listing.list_groups(store, "name", "name")
+    whole = [("name", 1)]  # Who asks for a whole name finds it in any case.
+    assert first.groups == whole + [(f"name{n}", 1) for n in range(3)]
+    assert first.further and not (first.later or first.costly)
+    second = await listing.list_groups(store, "name", "-name", first.further)
+    assert second.groups == [(f"name{n}", 1) for n in (5, 4, 3)]
+    assert second.further and second.later
     monkeypatch.setattr(listing, "WHOLE", 1)
-    lab = Lab(MemoryStore("default", None))
-    node = await lab.node()
-    names = [f"name{n}" for n in range(600)]
-    await node.commit(*(Join(f"{name}x", member("1")) for name in names))
-    await node.commit(Join("name", member("1")))
-    page = await listing.list_groups(lab.store, "name", "name")
-    assert not page.complete
-    assert page.groups[0] == ("name", 1)
+    third = await listing.list_groups(store, "name", "", second.further)
+    assert third.groups == [("name6", 1)]
+    monkeypatch.setattr(listing, "PATIENCE", 0)
+    assert (await listing.list_groups(store, "name")).costly
+
+    for other in (Endless, Another):
+        place = first.further if other is Another else f"{first.further}x"
+        page = await listing.list_groups(other("default", None), "name", "", place)
+        assert not page.later, "a place that is not of this store"
+
+
+class Another(Endless):
+    pass
+
+
+async def test_a_part_of_a_search_has_pages(monkeypatch):
+    store = MemoryStore("default", None)
+    node = await Lab(store).node()
+    await node.commit(*(Join(f"g{n:04}", member("1")) for n in range(1600)))
+    pages, place = [], ""
+    while True:
+        pages.append(await listing.list_groups(store, "g", "name", place))
+        place = pages[-1].next or pages[-1].further
+        if not place:
+            break
+    assert [page.later for page in pages] == [False] * 10 + [True] * 6
+    names = [name for page in pages for name, _ in page.groups]
+    assert names == [f"g{n:04}" for n in range(1600)]
+    back = await listing.list_groups(store, "g", "name", pages[11].previous)
+    assert back == pages[10] and not back.previous

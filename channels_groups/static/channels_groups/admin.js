@@ -1,5 +1,6 @@
-/* Reads the part of the page that changes again every two seconds, and changes in
-   the page only what is different, so that focus and selection stay where they are. */
+/* Reads the part of the page that changes again every two seconds, unless that costs
+   the store too much, and changes in the page only what is different, so that focus and
+   selection stay where they are. */
 "use strict";
 
 {
@@ -104,10 +105,20 @@
       const html = await response.text();
       if (paused) return;
       show(html);
+      if (rests()) return;
       say(response.ok ? "Updated every two seconds." : "The store does not answer; trying again.");
     } catch {
       if (!paused) say("The server does not answer; trying again.");
     }
+  }
+
+  /* Stop for good where the server says that the page costs too much. */
+  function rests() {
+    if (!live.querySelector("[data-costly]")) return false;
+    paused = true;
+    button.hidden = true;
+    say("A search among so many groups is not repeated by itself. Reload the page.");
+    return true;
   }
 
   async function run() {
@@ -131,6 +142,6 @@
   });
   document.addEventListener("visibilitychange", () => schedule(0));
   bar.hidden = false;
-  say("Updated every two seconds.");
+  if (!rests()) say("Updated every two seconds.");
   schedule();
 }
