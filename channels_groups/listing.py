@@ -92,7 +92,7 @@ async def list_groups(
 async def _find_groups(
     store: BaseStore, prefix: str, begun: Any
 ) -> tuple[list[tuple[str, int]], Any, bool]:
-    """Return groups by prefix, the cursor of the next part, and whether it is costly."""
+    """Return groups by prefix, the cursor of the next part, and if it is costly."""
     found: dict[str, int] = {}
     deadline, cursor = time.monotonic() + PATIENCE, begun
     for looked in range(PAGE, LOOKED + 1, PAGE):

@@ -1,4 +1,4 @@
-"""What a page of very many groups costs a Redis store, by the server's own statistics."""
+"""What a page of very many groups costs a Redis store, by its own statistics."""
 
 from collections import Counter
 
