@@ -7,4 +7,6 @@ from django.urls import path
 
 from .counts import PATH, CountsConsumer
 
+#: One pattern: ``groups/counts/``, served by
+#: :class:`~channels_groups.counts.CountsConsumer`.
 websocket_urlpatterns = [path(PATH, CountsConsumer.as_asgi())]

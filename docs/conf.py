@@ -17,7 +17,9 @@ settings.configure(
         "django.contrib.sessions",
         "channels",
         "channels_groups",
+        "channels_groups.database",
     ],
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "none"}},
     CHANNEL_LAYERS={"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}},
     USE_TZ=True,
 )

@@ -6,12 +6,18 @@ from dataclasses import fields
 from importlib import import_module
 
 import pytest
+from django.apps import apps
+from django.contrib import admin
+from django.contrib.auth.management import _get_all_permissions
 from django.core.management.base import CommandParser
 from django.dispatch import Signal
 
-from channels_groups import metrics
+from channels_groups import metrics, routing
+from channels_groups.admin import GroupAdmin, ProcessAdmin
 from channels_groups.conf import GroupSettings
 from channels_groups.management.actions import ACTIONS
+from channels_groups.models import Group, Process
+from channels_groups.stores import DATABASE, STORES
 from channels_groups.watch import Event
 
 from .blocks import ROOT
@@ -74,6 +80,73 @@ def test_checks():
         re.M,
     )
     assert rows == sorted(given)
+
+
+def read_rows(page, pattern):
+    """Return what stands as code in the first column of tables."""
+    return re.findall(rf"^\| `({pattern})`", (REFERENCE / page).read_text(), re.M)
+
+
+def test_stores():
+    assert read_rows("stores.md", r"channels_groups\.\S+") == [
+        *STORES.values(),
+        DATABASE,
+    ]
+    layers = re.findall(
+        r"\| `(channels\S+)` \|$", (REFERENCE / "stores.md").read_text(), re.M
+    )
+    assert layers == list(STORES)
+
+
+def test_permissions():
+    models = apps.get_app_config("channels_groups").get_models()
+    given = {
+        f"channels_groups.{codename}"
+        for model in models
+        for codename, _ in _get_all_permissions(model._meta)
+    }
+    assert set(read_rows("admin.md", r"channels_groups\.\w+")) == given
+
+
+def test_addresses_of_the_admin():
+    rows = read_rows("admin.md", r"admin:\w+")
+    site = admin.AdminSite()
+    given = [
+        f"admin:{pattern.name}"
+        for model, admin_class in ((Group, GroupAdmin), (Process, ProcessAdmin))
+        for pattern in admin_class(model, site).get_urls()
+    ]
+    assert rows == given
+
+
+def test_the_path_of_counts():
+    (pattern,) = routing.websocket_urlpatterns
+    assert f"``{pattern.pattern}``" in inspect.getsource(routing)
+
+
+def test_javascript():
+    sections = read_sections("javascript.md")
+    source = (PACKAGE / "static" / "channels_groups" / "groups.js").read_text()
+    exported = re.findall(r"^export class (\w+)", source, re.M)
+    assert {title.partition("(")[0] for title in sections} == set(exported)
+    tables = [
+        [
+            re.findall(r"`(\w+)", row)
+            for row in re.findall(r"^\| (`.*?) \|", table, re.M)
+        ]
+        for table in sections["GroupSocket(url, options)"].split("\n\n")
+    ]
+    members, options, events = ([n for row in t for n in row] for t in tables if t)
+    assert options == re.findall(r"@property \{.*?\} \[(\w+)\]", source)
+    public = r"^  (?!constructor|take|tell|address|pause)([a-z]\w*)\(.*\{$"
+    methods = set(re.findall(public, source, re.M)) - {"switch", "if", "for"}
+    assert set(members) - {"status", "groups"} == methods
+    told = set(re.findall(r'tell\("(\w+)"', source)) | {"join", "leave", "update"}
+    assert set(events) == told
+    group = source.partition("export class Group {")[2].partition("\n}")[0]
+    fields = re.findall(r"this\.(\w+) =", group)
+    rows = re.findall(r"^\| (`.*?) \|", sections["Group"], re.M)
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(fields)
 
 
 def test_metrics():

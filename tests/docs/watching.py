@@ -1,9 +1,12 @@
-"""``manage.py groups watch``, beside which something happens."""
+"""What the pages about ``manage.py groups`` have happen, and wait for."""
 
 import asyncio
 import signal
 
 from transcripts import matches
+
+from channels_groups.listing import list_processes
+from channels_groups.manager import get_group_manager
 
 
 async def check_watch(page, enter):
@@ -30,6 +33,12 @@ async def check_watch(page, enter):
     finally:
         watch.send_signal(signal.SIGINT)
         await watch.wait()
+
+
+async def count_connections():
+    """Return those of each process, as of its last renewal."""
+    processes = await list_processes(get_group_manager().store)
+    return [one.connections for one in processes]
 
 
 async def read(watch, patience=20):

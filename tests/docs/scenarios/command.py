@@ -1,9 +1,7 @@
 import asyncio
 
 from eventually import aeventually
-from watching import check_watch
-
-from channels_groups.manager import get_group
+from watching import check_watch, count_connections
 
 
 async def test_page(page, enter):
@@ -21,5 +19,5 @@ async def test_page(page, enter):
         await page.run()
         await lobby.wait_closed()
         assert lobby.close_code == 4000
-        await aeventually(get_group("lobby").acount, equals=0)
+        await aeventually(count_connections, equals=[2])
         await page.run_all()

@@ -1,7 +1,7 @@
 import asyncio
 
 from eventually import aeventually
-from watching import check_watch
+from watching import check_watch, count_connections
 
 from channels_groups.manager import get_group
 
@@ -15,6 +15,7 @@ async def test_page(page, enter):
         await page.run()
         await page.run()
         await check_watch(page, enter)
+        await aeventually(count_connections, equals=[3])
         await page.run()
         await page.run()
         while await asyncio.wait_for(ann.recv(), 20) != "Dinner is ready.":
