@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any, Callable, TypeVar
 
 from django.db.models import Count, Exists, Model, OuterRef, QuerySet
@@ -11,8 +12,10 @@ from channels_groups.stores.base import Disagreement, Findings
 from .models import Book, Group, Membership, Node, Part
 from .texts import unescape
 
-#: Groups, or nodes, on a page; whoever joins meanwhile waits for it.
+#: Rows of one kind on a page; whoever joins meanwhile waits for it.
 PAGE = 200
+#: A page of groups or nodes ends with so many members, if one alone has not more.
+LIMIT = 10_000
 
 WHO: dict[type[Model], str] = {
     Book: "The layer",
@@ -44,37 +47,46 @@ class Verification:
         """Return the findings of a page and the next cursor: (step, last id)."""
         step, last = cursor or (0, None)
         steps: tuple[Callable[[Any], list[Any]], ...]
-        steps = (self._strays, self._groups, self._nodes, self._total)
+        steps = (
+            *(self._stray_parts, self._stray_members),
+            *(self._groups, self._nodes, self._total),
+        )
         ids = steps[step](last)
         findings = Findings(len(ids), self._found)
-        if len(ids) == PAGE:
+        if ids:
             return findings, (step, ids[-1])
         return findings, (step + 1, None) if step + 1 < len(steps) else None
 
-    def _strays(self, last: Any) -> list[Any]:
-        """Find what belongs to nothing."""
-        groups, parts, nodes = (self._rows(one) for one in (Group, Part, Node))
-        for rows in (
-            parts.filter(~Exists(groups.filter(pk=OuterRef("group")))),
-            self._rows(Membership).filter(~Exists(parts.filter(pk=OuterRef("part")))),
-        ):
-            if rows.exists():
-                self._report("Something that belongs to no group is left over.")
-            if self._mend:
-                ids = list(rows.values_list("pk", flat=True))
-                rows.model._default_manager.using(self._using).filter(
-                    pk__in=ids
-                ).delete()
+    def _stray_parts(self, last: Any) -> list[Any]:
+        """Find parts of no group, and those of nodes without a lease."""
+        groups, nodes = self._rows(Group), self._rows(Node)
+        ids = self._ids(Part, last)
+        parts = self._rows(Part).filter(pk__in=ids)
+        self._find_stray(parts.filter(~Exists(groups.filter(pk=OuterRef("group")))))
         lost = parts.filter(group__layer=self._book.layer)
         lost = lost.filter(~Exists(nodes.filter(pk=OuterRef("node"))))
         for node in sorted(set(lost.values_list("node", flat=True))):
             self._report("A process without a lease has members.", node=node)
             if self._mend:  # Its memberships are counted with the nodes.
                 nodes.create(id=node, layer=self._book.layer, deadline=0)
-        return []
+        return ids
+
+    def _stray_members(self, last: Any) -> list[Any]:
+        """Find members of no part."""
+        ids = self._ids(Membership, last)
+        members, parts = self._rows(Membership).filter(pk__in=ids), self._rows(Part)
+        self._find_stray(members.filter(~Exists(parts.filter(pk=OuterRef("part")))))
+        return ids
+
+    def _find_stray(self, rows: QuerySet[Any]) -> None:
+        ids = list(rows.values_list("pk", flat=True))
+        if ids:
+            self._report("Something that belongs to no group is left over.")
+        if self._mend:
+            self._rows(rows.model).filter(pk__in=ids).delete()
 
     def _groups(self, last: Any) -> list[Any]:
-        page = self._page(Group, last)
+        page = self._sized(Group, "count", last)
         ids = [group.id for group in page]
         members = self._rows(Membership).filter(part__group__in=ids)
         parts = self._rows(Part).filter(group__in=ids).select_related("group")
@@ -98,7 +110,7 @@ class Verification:
             self._compare(group, right, name=group.name)
 
     def _nodes(self, last: Any) -> list[Any]:
-        page = self._page(Node, last)
+        page = self._sized(Node, "memberships", last)
         ids = [node.id for node in page]
         members = self._rows(Membership).filter(part__node__in=ids)
         counts = _count(members, "part__node")
@@ -141,11 +153,20 @@ class Verification:
         group = None if name is None else unescape(name)
         self._found.append(Disagreement(what, 0, group, node))
 
-    def _page(self, model: type[M], last: Any) -> list[M]:
+    def _ids(self, model: type[Model], last: Any) -> list[Any]:
+        """Return the keys of a page of all rows, whatever they belong to."""
+        return list(self._page(self._rows(model), last).values_list("pk", flat=True))
+
+    def _sized(self, model: type[M], size: str, last: Any) -> list[M]:
+        """Return a page of the layer's rows, the last of which reaches LIMIT."""
         rows = self._rows(model).filter(layer=self._book.layer)
-        if last is not None:
-            rows = rows.filter(pk__gt=last)
-        return list(rows.order_by("pk")[:PAGE])
+        page = list(self._page(rows, last))
+        totals = accumulate(getattr(row, size) for row in page)
+        return page[: 1 + sum(total < LIMIT for total in totals)]
+
+    def _page(self, rows: QuerySet[M], last: Any) -> QuerySet[M]:
+        rows = rows if last is None else rows.filter(pk__gt=last)
+        return rows.order_by("pk")[:PAGE]
 
     def _rows(self, model: type[M]) -> QuerySet[M]:
         return model._default_manager.using(self._using)

@@ -11,7 +11,7 @@ from channels.layers import InMemoryChannelLayer
 from django.core.management import call_command
 from django.db import connections
 
-from channels_groups.database import models
+from channels_groups.database import models, verification
 from channels_groups.database.worker import Worker
 from channels_groups.exceptions import StoreUnavailable
 from channels_groups.stores import make_store
@@ -70,14 +70,26 @@ HARM = {
 }
 
 
-@on_sqlite
+@every_database
 @pytest.mark.parametrize("harm", HARM)
 async def test_harm_is_found_and_mended(lab, harm):
+    await check_harm(lab, *HARM[harm])
+
+
+@every_database
+@pytest.mark.parametrize("harm", HARM)
+async def test_harm_is_found_and_mended_in_pages(lab, harm, monkeypatch):
+    monkeypatch.setattr(verification, "PAGE", 2)
+    monkeypatch.setattr(verification, "LIMIT", 1)
+    await check_harm(lab, *HARM[harm])
+
+
+async def check_harm(lab, model, values, expected):
+    """What is done to some rows is found and mended."""
     one = await lab.node()
     await one.commit(Join("room", ANN, told=True), Join("a:b", ANN))
     two = await lab.node()
     await two.commit(Join("room", BOB), Join("room", CAT))
-    model, values, expected = HARM[harm]
     rows = lab.rows(model)
     if values is None:
         lab.database.run(rows.all().delete)
@@ -91,6 +103,34 @@ async def test_harm_is_found_and_mended(lab, harm):
         for node in one, two:
             node.held.clear()
         lab.empty()
+
+
+@every_database
+async def test_no_page_compares_much(lab, monkeypatch):
+    monkeypatch.setattr(verification, "PAGE", 10)
+    monkeypatch.setattr(verification, "LIMIT", 20)
+    node = await lab.node()
+    joins = [Join(f"g{n}", member(f"m{n}-{k}")) for n in range(15) for k in range(6)]
+    await node.commit(*joins)
+    checked, cursor = [], None
+    while cursor or not checked:
+        findings, cursor = await lab.store.verify(cursor)
+        checked.append(findings.checked)
+    parts, members, groups, nodes, total = split(checked)
+    assert parts == [10, 5] and members == [10] * 9
+    assert groups == [4, 4, 4, 3], "that is 24 members each"
+    assert (nodes, total) == ([1], [])
+
+
+def split(checked):
+    """Return the pages of each step, which ends with an empty one."""
+    steps = [[]]
+    for number in checked:
+        if number:
+            steps[-1].append(number)
+        else:
+            steps.append([])
+    return steps[:-1]
 
 
 @every_database
