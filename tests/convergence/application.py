@@ -2,7 +2,8 @@
 
 A WebSocket takes {"do": "join" | "leave" | "update", ...} and answers each with
 {"type": "done", "number"}. Over HTTP /convergence/faults/ says what becomes of the
-messages that tell of changes, /convergence/truth/ what the store has.
+messages that tell of changes, /convergence/truth/ what the store has, and
+/convergence/signals/ of whose joins and leaves this process has told since then.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from channels.layers import get_channel_layer  # isort: skip
 from channels_groups.consumers import AsyncGroupStateConsumerMixin
 from channels_groups.exceptions import StoreUnavailable
 from channels_groups.manager import GroupManager, get_group_manager
+from channels_groups.signals import group_join, group_leave
 from channels_groups.state import States
 
 
@@ -56,6 +58,8 @@ class Faults:
 
 
 FAULTS = Faults()
+#: (user, "join" or "leave", group) of each signal.
+SIGNALS = []
 take_own = States.take_own
 
 
@@ -109,7 +113,20 @@ class Visitor(AsyncGroupStateConsumerMixin, AsyncJsonWebsocketConsumer):
             await self.update_info(self.facts)
 
 
+async def note_join(group, connection, **kwargs):
+    SIGNALS.append((connection.user_id, "join", group.name))
+
+
+async def note_leave(group, connection, **kwargs):
+    SIGNALS.append((connection.user_id, "leave", group.name))
+
+
+async def tell_signals(query):
+    return SIGNALS
+
+
 async def set_faults(query):
+    SIGNALS.clear()
     FAULTS.set(**{key: values[0] for key, values in query.items()})
     return {}
 
@@ -125,9 +142,15 @@ async def tell_truth(query):
     return groups
 
 
-VIEWS = {"/convergence/faults/": set_faults, "/convergence/truth/": tell_truth}
+VIEWS = {
+    "/convergence/faults/": set_faults,
+    "/convergence/truth/": tell_truth,
+    "/convergence/signals/": tell_signals,
+}
 visitor = Visitor.as_asgi()
 States.take_own = take_own_or_not
+group_join.connect(note_join, sender=Manager)
+group_leave.connect(note_leave, sender=Manager)
 
 
 async def application(scope, receive, send):

@@ -5,6 +5,7 @@ import json
 import random
 import time
 import urllib.request
+from collections import Counter
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
@@ -17,10 +18,11 @@ from ..helpers.eventually import aeventually
 from ..helpers.views import View
 
 GROUPS = ["one", "two", "three"]
+GRACE = 2
 ENV = {
     "CHANNEL_PREFIX": "convergence",
     "GROUP_LEASE": "3",
-    "GROUP_GRACE": "2",
+    "GROUP_GRACE": str(GRACE),
     "PYTHONASYNCIODEBUG": "",  # It would be a test of the machine.
 }
 #: Seconds for all orders to be answered, and for the dead to be evicted.
@@ -33,8 +35,12 @@ class Visitor:
     def __init__(self, name):
         self.name = name
         self.node = None
-        self.id = ""
+        #: As groups.js: what a new connection names.
+        self.ids = {}
         self.groups = set()
+        #: What of its joins and leaves is to be told of, and whether that is certain.
+        self.told = Counter()
+        self.was_late = False
         self.mood = 0
         self.views = {}
         self.socket = None
@@ -47,11 +53,15 @@ class Visitor:
     async def connect(self, node):
         """Connect to a process, in no group."""
         await self.close()
-        self.groups = set()
+        self.groups, self.ids = set(), {}
         await self.open(node)
 
-    async def open(self, node, former=""):
-        url = f"ws://127.0.0.1:{node.port}/?user={self.name}&group_former={former}"
+    async def open(self, node):
+        query = [
+            ("user", self.name),
+            *(("group_former", id) for id in self.ids.values()),
+        ]
+        url = f"ws://127.0.0.1:{node.port}/?{urlencode(query)}"
         socket = await websockets.asyncio.client.connect(
             url, proxy=None, compression=None, open_timeout=30, ping_interval=None
         )
@@ -62,17 +72,24 @@ class Visitor:
 
     async def reload(self, node, seen):
         """Enter its groups by a new connection, whether the old one's end is seen."""
-        socket, reading = self.socket, self.reading
+        await self.until_shown()
+        socket, reading, began = self.socket, self.reading, time.monotonic()
         try:
             if seen:
                 await socket.close()
-            await self.open(node, self.id)
+            await self.open(node)
             for group in sorted(self.groups):
                 await self.order(kind="join", group=group)
         except (OSError, websockets.exceptions.InvalidHandshake):
             pass  # Killed meanwhile.
+        self.was_late |= time.monotonic() > began + GRACE / 2
         await socket.close()
         await asyncio.wait([reading])
+
+    async def until_shown(self):
+        """Wait until it knows its id in each group."""
+        while self.is_open and not self.ids.keys() >= self.groups:
+            await asyncio.sleep(0.01)
 
     async def close(self):
         if self.reading:
@@ -114,8 +131,10 @@ class Visitor:
             self.news.set()
         elif message["type"] == "group.left":
             self.views.pop(message["group"], None)
+            self.ids.pop(message["group"], None)
         else:
-            self.id = message.get("id", self.id)
+            if "id" in message:
+                self.ids[message["group"]] = message["id"]
             view = self.views.setdefault(message["group"], View())
             view.take(message)
 
@@ -167,6 +186,8 @@ class World:
         )
         # Some users have several connections.
         self.reloads = False
+        #: Of how many it was certain what was to be told, in all seeds.
+        self.certain = 0
         self.visitors = [Visitor(f"user{n * 2 // 3}") for n in range(clients)]
 
     async def __aenter__(self):
@@ -191,6 +212,8 @@ class World:
         for node in self.cluster.nodes:
             await self.ask(node, "faults", seed=seed, **faults)
         await self.connect_lost(dice)
+        for one in self.visitors:
+            one.told, one.was_late = Counter(), False
         victims = dice.sample(self.cluster.nodes, dice.choice([0, 0, 1, 1, 2]))
         deaths = [self.kill(node, dice.uniform(0.2, 2)) for node in victims]
         visits = [
@@ -205,6 +228,8 @@ class World:
         seconds = time.monotonic() - began
         if wrong and not await self.wait_until_right(truth, 10):
             wrong.append(f"right only after {time.monotonic() - began:.2f} s")
+        if not victims:
+            wrong += await self.find_flickers(within)
         result = Result(seed, len(victims), members, seconds, faults, wrong)
         await asyncio.gather(*(asyncio.to_thread(self.restart, n) for n in victims))
         return result
@@ -230,6 +255,7 @@ class World:
             await visitor.order(kind="update", mood=visitor.mood)
             return
         group = dice.choice(GROUPS)
+        visitor.told[kind, group] += (group in visitor.groups) == (kind == "leave")
         if kind == "join":
             visitor.groups.add(group)
         else:
@@ -279,6 +305,31 @@ class World:
         while True:
             living = [one for one in self.visitors if one.is_open]
             wrong = [error for one in living for error in one.errors(truth)]
+            if not wrong or time.monotonic() > deadline:
+                return wrong
+            await asyncio.sleep(0.05)
+
+    async def find_flickers(self, within):
+        """Return of whom too many joins or leaves were told, or too few.
+
+        A reload is to show neither. Of those with several connections it is not known
+        which one goes on with what; nor of those who were away for too long.
+        """
+        connections = Counter(one.name for one in self.visitors)
+        certain = [one for one in self.visitors if not one.was_late]
+        wanted = {one.name: +one.told for one in certain if connections[one.name] == 1}
+        self.certain += len(wanted)
+        deadline = time.monotonic() + within
+        while True:
+            told = {name: Counter() for name in connections}
+            for node in self.cluster.running:
+                for name, *about in await self.ask(node, "signals"):
+                    told[name][tuple(about)] += 1
+            wrong = [
+                f"of {name} was told {dict(told[name])}, not {dict(counts)}"
+                for name, counts in wanted.items()
+                if told[name] != counts
+            ]
             if not wrong or time.monotonic() > deadline:
                 return wrong
             await asyncio.sleep(0.05)
