@@ -53,7 +53,7 @@ def register(registry: CollectorRegistry = REGISTRY) -> None:
         return
     counting = _Counting()
     with ExitStack() as undo:
-        for collector in cast("list[Any]", [*counting.collectors, _Totals()]):
+        for collector in [*counting.collectors, _Totals()]:
             registry.register(collector)
             undo.callback(registry.unregister, collector)
         undo.pop_all()

@@ -44,6 +44,7 @@ pygments_style = "tango"
 pygments_dark_style = "github-dark"
 
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 
@@ -52,8 +53,13 @@ nitpicky = True
 nitpick_ignore_regex = [(r"py:.*", r"(?!channels_groups\.).*")]
 
 
-#: Users are given these and do not make them.
+#: Users are given these, or Django is, and do not make them.
 HANDED_OUT = {
+    "channels_groups.admin.GroupAdmin",
+    "channels_groups.admin.ProcessAdmin",
+    "channels_groups.models.Process",
+    "channels_groups.database.store.DatabaseStore",
+    "channels_groups.counts.CountsConsumer",
     "channels_groups.groups.ConnectionGroup",
     "channels_groups.groups.Connection",
 }

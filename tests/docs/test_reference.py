@@ -28,7 +28,7 @@ PACKAGE = ROOT / "channels_groups"
 #: Modules that users import from, with names in them that are for the library.
 PUBLIC = {
     "metrics": set(),
-    "consumers": {"check_info", "check_user_id"},
+    "consumers": set(),
     "groups": {"Handle", "Recipients", "to_ids"},
     "users": set(),
     "manager": set(),
@@ -38,7 +38,9 @@ PUBLIC = {
 }
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 MEMBERS = re.compile(
-    r"^ +:members:(.+\n(?: {6,}.+\n)*)|^\.\. autodata:: (.*)$", re.MULTILINE
+    r"^\.\. automodule::.*\n +:members:(.+\n(?: {6,}.+\n)*)"
+    r"|^\.\. auto(?:data|class):: (.*)$",
+    re.MULTILINE,
 )
 
 
