@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from django.conf import settings
 from django.core import signing
 
 from .exceptions import StoreUnavailable
@@ -42,12 +43,15 @@ def make_token(group: ConnectionGroup) -> str:
 
 
 def read_token(token: Any) -> ConnectionGroup | None:
-    """Return the group of a token, or None if it is not one of make_token()'s."""
+    """Return the group of a token, or None if it is not one of make_token()'s.
+
+    It may be one of a page that was rendered before the settings changed.
+    """
     try:
         alias, name = signing.Signer(salt=SALT).unsign_object(token)
+        return get_group(name, alias) if alias in settings.CHANNEL_LAYERS else None
     except (signing.BadSignature, TypeError, ValueError, AttributeError):
         return None
-    return get_group(name, alias)
 
 
 class Board:
@@ -92,7 +96,10 @@ class Board:
         attached: dict[str, BaseStore] = {}
         try:
             while True:
-                await self._read(attached)
+                try:
+                    await self._read(attached)
+                except Exception:
+                    logger.exception("Counts were not read; it tries again.")
                 await asyncio.sleep(INTERVAL)
         finally:
             for store in attached.values():
@@ -107,13 +114,15 @@ class Board:
                 attached[alias] = get_group_manager(alias).store
                 attached[alias].attach()
             shards[alias, attached[alias].shard(group.name)].append(group)
-        for (alias, shard), groups in shards.items():
-            for start in range(0, len(groups), READ):
-                some = groups[start : start + READ]
-                await self._read_some(attached[alias], shard, some)
-        if self.counts != before:
-            async with self._changed:
-                self._changed.notify_all()
+        try:
+            for (alias, shard), groups in shards.items():
+                for start in range(0, len(groups), READ):
+                    some = groups[start : start + READ]
+                    await self._read_some(attached[alias], shard, some)
+        finally:
+            if self.counts != before:
+                async with self._changed:
+                    self._changed.notify_all()
 
     async def _read_some(
         self, store: BaseStore, shard: int, groups: list[ConnectionGroup]

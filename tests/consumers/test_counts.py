@@ -6,10 +6,12 @@ import re
 import pytest
 from channels.routing import URLRouter
 from channels.testing import WebsocketCommunicator
+from django.conf import settings
+from django.core import signing
 from django.template import Context, Template, engines
 from django.test import override_settings
 
-from channels_groups.counts import Board, make_token, read_token
+from channels_groups.counts import SALT, Board, make_token, read_token
 from channels_groups.exceptions import StoreUnavailable
 from channels_groups.manager import GroupManager, get_group, get_group_manager
 from channels_groups.routing import websocket_urlpatterns
@@ -189,6 +191,39 @@ async def test_a_group_is_read_once_whoever_watches(connect, open_page, monkeypa
     assert "read groups' counts" not in {
         task.get_name() for task in asyncio.all_tasks()
     }
+
+
+@in_memory
+async def test_a_token_of_an_alias_that_is_gone_is_no_token(chat, connect, open_page):
+    """Nor does it stop the others' counts."""
+    layers = {**settings.CHANNEL_LAYERS, "old": settings.CHANNEL_LAYERS["default"]}
+    with override_settings(CHANNEL_LAYERS=layers):
+        gone = make_token(get_group("room", "old"))
+        assert read_token(gone) == get_group("room", "old")
+    assert read_token(gone) is None
+    for content in (["default"], ["default", ""], ["default", 7], [{}, "room"], 7):
+        assert read_token(signing.Signer(salt=SALT).sign_object(content)) is None
+    await connect(chat, "room")
+    page = await open_page(gone, *tokens("room"))
+    assert (await counts(page))["counts"] == {"1": 1}
+
+
+@in_memory
+async def test_what_nobody_foresaw_does_not_end_the_reading(
+    chat, connect, open_page, monkeypatch, caplog
+):
+    monkeypatch.setattr("channels_groups.counts.INTERVAL", 0.1)
+    store = get_group_manager().store
+    summaries = store.summaries
+    monkeypatch.setattr(store, "summaries", lambda shard, groups: 1 / 0)
+    await connect(chat, "room")
+    page = await open_page(*tokens("room"))
+    await aeventually(lambda: len(caplog.records) > 1)
+    assert {one.getMessage() for one in caplog.records} == {
+        "Counts were not read; it tries again."
+    }
+    monkeypatch.setattr(store, "summaries", summaries)
+    assert (await counts(page))["counts"] == {"0": 1}
 
 
 @in_memory
