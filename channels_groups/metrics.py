@@ -13,7 +13,7 @@ import logging
 import time
 from collections import Counter as Tally
 from contextlib import ExitStack
-from typing import Any, Awaitable, Callable, Iterator, cast
+from typing import Any, Awaitable, Callable, Iterator
 from weakref import WeakSet
 
 from django.conf import settings
@@ -52,8 +52,9 @@ def register(registry: CollectorRegistry = REGISTRY) -> None:
     if registry in _registered:
         return
     counting = _Counting()
+    collectors: list[Any] = [*counting.collectors, _Totals()]
     with ExitStack() as undo:
-        for collector in [*counting.collectors, _Totals()]:
+        for collector in collectors:
             registry.register(collector)
             undo.callback(registry.unregister, collector)
         undo.pop_all()
