@@ -66,6 +66,7 @@ class Announcement:
         return False
 
     async def fire(self) -> None:
+        about = {"alias": self.group.manager.alias, "group": self.group.name}
         for signal, arguments in self.signals:
             try:
                 await signal.asend_robust(self.sender, group=self.group, **arguments)
@@ -73,7 +74,7 @@ class Announcement:
                 # asend_robust() of Django 6.0 and before lets through what a receiver
                 # raises that awaits a cancelled task; that of 6.1 passes over it. The
                 # group's queue goes on.
-                logger.exception("A receiver of a signal was cancelled.")
+                logger.exception("A receiver of a signal was cancelled.", extra=about)
         self.finish()
 
 

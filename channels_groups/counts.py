@@ -99,7 +99,8 @@ class Board:
                 try:
                     await self._read(attached)
                 except Exception:
-                    logger.exception("Counts were not read; it tries again.")
+                    what = "Counts were not read; it tries again."
+                    logger.exception(what, extra={"aliases": [*attached]})
                 await asyncio.sleep(INTERVAL)
         finally:
             for store in attached.values():

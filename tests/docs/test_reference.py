@@ -1,5 +1,6 @@
 """The reference has every public name, setting and check, and no other."""
 
+import ast
 import inspect
 import re
 from dataclasses import fields
@@ -196,6 +197,39 @@ def test_fields_of_watch():
     rows = [row for row in re.findall(r"^\| (`\w.*?) \|", text, re.M)]
     listed = re.findall(r"`(\w+)`", " ".join(rows))
     assert listed == [field.name for field in fields(Event)]
+
+
+def read_log_calls():
+    """Return every call that logs more than for debugging."""
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                if ast.unparse(node.func.value) == "logger":
+                    if node.func.attr != "debug":
+                        yield f"{path.name}:{node.lineno}", node
+
+
+def test_every_record_has_its_facts():
+    calls = dict(read_log_calls())
+    assert len(calls) > 10
+    assert [
+        where
+        for where, call in calls.items()
+        if "extra" not in {keyword.arg for keyword in call.keywords}
+    ] == []
+
+
+def test_messages_of_the_log():
+    text = (REFERENCE / "logging.md").read_text()
+    messages = re.findall(
+        r"^\| `[A-Z]+` \| (?:with a traceback: )?([A-Z].+?) \|", text, re.M
+    )
+    assert len(messages) > 10
+    source = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    source = re.sub(r'"\s+"', "", source)
+    for message in messages:
+        # What stands before the first value.
+        assert re.split(r" \d| …", message)[0] in source, message
 
 
 @pytest.mark.parametrize(
