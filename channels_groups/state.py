@@ -400,6 +400,7 @@ class GroupState:
         old = self.revision, self.count, self.user_count
         self.revision, self.count, self.user_count = new
         if self.members is not None or not self._known:
+            self._counted_at = self._loop.time()
             self.members, self._known = None, True
             self._users.clear()
             self._waiting.clear()

@@ -137,6 +137,25 @@ async def test_a_page_is_told_of_all_its_counts_in_one_message(connect, open_pag
     assert not Board.of_this_loop()._watched
 
 
+@async_only
+async def test_a_page_is_told_at_most_once_a_second(connect, open_page):
+    ann = await connect(AsyncChat)
+    page = await open_page(*tokens("room"))
+    assert (await counts(page))["counts"] == {"0": 0}
+    now = asyncio.get_running_loop().time
+    began = now()
+    while now() < began + 2.5:
+        await ann.set_group("room")
+        await asyncio.sleep(0.02)
+        await ann.set_group(None)
+        await asyncio.sleep(0.02)
+    assert page.output_queue.qsize() <= now() - began + 1
+    await ann.set_group("room")
+    seen = {}
+    while seen != {"0": 1}:
+        seen = (await counts(page))["counts"]
+
+
 @in_memory
 async def test_a_page_can_watch_what_a_template_rendered_and_nothing_else(
     chat, connect, open_page

@@ -298,6 +298,30 @@ async def test_a_large_group_shows_counts_until_it_shrinks(
     assert [client.view().gaps for client in clients] == [0] * 9
 
 
+@cases("memory-async", "core-async", "pubsub-sync")
+async def test_counts_of_a_large_group_change_at_most_once_a_second(
+    state_chat, connect, configure, monkeypatch
+):
+    monkeypatch.setattr("channels_groups.state.TICK", 0.02)
+    configure(STATE_LIMIT=2)
+    ann, *_ = [await connect(state_chat, "room") for _ in range(4)]
+    dan = await connect(state_chat)
+    await aeventually(lambda: ann.view() and ann.view().members, equals=None)
+    now = asyncio.get_running_loop().time
+    began, seen = now(), len(ann.shown)
+    while now() < began + 2.5:
+        await dan.set_group("room")
+        await asyncio.sleep(0.02)
+        await dan.set_group(None)
+        await asyncio.sleep(0.02)
+    changes = ann.types()[seen:]
+    # One that was under way, and one at the beginning of each second.
+    assert 1 <= len(changes) <= now() - began + 2
+    assert set(changes) == {"group.change"}
+    await dan.set_group("room")
+    await aeventually(lambda: ann.view().count, equals=5)
+
+
 @async_only
 async def test_what_may_be_seen_of_whom_is_for_the_consumer_to_say(connect):
     class Discreet(AsyncStateChat):
@@ -384,14 +408,32 @@ async def test_changes_out_of_order_are_put_in_order(
     assert ann.view().gaps == 0
 
 
-@cases("memory-async")
+@pytest.fixture
+def short_pages(kind, server, monkeypatch):
+    """Let the stores list members by a few."""
+    monkeypatch.setattr("channels_groups.stores.memory.PAGE", 2)
+    if kind == "memory":
+        yield
+        return
+    store = get_group_manager().store
+    read = store.node_members
+    monkeypatch.setattr(store, "node_members", lambda *args: read(*args, size=2))
+    # A small hash would be listed at once.
+    name = "hash-max-listpack-entries"
+    with server.client() as client:
+        before = client.config_get(name)[name]
+        client.config_set(name, 1)
+        yield
+        client.config_set(name, before)
+
+
+@cases("memory-async", "core-async", "pubsub-sync")
 async def test_what_was_listed_under_churn_becomes_right(
-    state_chat, connect, monkeypatch
+    state_chat, connect, monkeypatch, short_pages
 ):
     """Members who come and go between the pages of a long list."""
     store = get_group_manager().store
-    monkeypatch.setattr("channels_groups.stores.memory.PAGE", 2)
-    others = [await connect(state_chat, "room") for _ in range(5)]
+    others = [await connect(state_chat, "room") for _ in range(30)]
     outside = [await connect(state_chat) for _ in range(3)]
     pages = []
     read = store.members
@@ -408,6 +450,7 @@ async def test_what_was_listed_under_churn_becomes_right(
     [state] = [state for state in others[0].consumer._node.states._groups.values()]
     state._read_soon()
     await aeventually(lambda: len(pages), equals=3)
+    assert all(cursor for _, cursor in pages), "it was listed at once"
     await agree(*others[3:], *outside)
 
 
