@@ -205,7 +205,10 @@ class LocalConnection:
         self._close(code, reason)
 
     def give_way(self, code: int) -> None:
-        """Close it for another one that goes on; what else it is in may linger."""
+        """Close it for another one that goes on; what else it is in may linger.
+
+        groups.js knows the reason, and comes back as a new member.
+        """
         self._close(code, "taken over")
 
     def _close(self, code: int | None, reason: str | None) -> None:

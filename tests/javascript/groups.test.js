@@ -241,6 +241,20 @@ test("it says all of its ids, those of the groups entered last first", (t) => {
   assert.equal(last().url.match(/group_former=id/g).length, 8);
 });
 
+test("whose place another takes, though it is there, comes back as a new member", () => {
+  const socket = open();
+  last().say(state(1, [member("a")], { id: "a" }));
+  last().drop(1000, "taken over");
+  assert.equal(socket.status, "waiting");
+  pass(1000);
+  assert.equal(last().url, URL);
+  last().accept();
+  last().say(state(2, [member("a"), member("b")], { id: "b" }));
+  last().drop();
+  pass(1000);
+  assert.equal(last().url, `${URL}?group_former=b`);
+});
+
 test("two sockets of one path each leave their own word", (t) => {
   const stored = beInPage(t, "navigate");
   const [a, b] = [`${URL}?room=a`, `${URL}?room=b`];

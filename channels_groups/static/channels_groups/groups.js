@@ -40,6 +40,9 @@
  *   this close event.
  */
 
+/** Why the server closes (1000) a connection that another one says it goes on with. */
+const TAKEN_OVER = "taken over";
+
 /** @type {Required<Options>} */
 const DEFAULTS = {
   protocols: [],
@@ -48,7 +51,8 @@ const DEFAULTS = {
   heartbeat: 25000,
   patience: 5000,
   // By default what the server means by 1000 and by codes of its own is final.
-  reconnect: ({ code }) => code !== 1000 && code < 3000,
+  reconnect: ({ code, reason }) =>
+    (code !== 1000 && code < 3000) || (code === 1000 && reason === TAKEN_OVER),
 };
 
 /** Where a page leaves word of its connections for the page that a reload makes of it. */
@@ -378,8 +382,11 @@ export class GroupSocket extends LiveSocket {
     this._early = new Map();
     /** @private @type {Map<string, ReturnType<typeof setTimeout>>} */
     this._missing = new Map();
-    this.addEventListener("status", () => {
+    this.addEventListener("status", (event) => {
       if (this.status !== "open") this._lapse();
+      // By a copy of this tab, say: there are two then, and this one is a new member.
+      const { reason } = /** @type {CustomEvent} */ (event).detail;
+      if (reason === TAKEN_OVER) this.former.clear();
     });
   }
 
