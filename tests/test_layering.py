@@ -25,8 +25,8 @@ LEVELS = [
     ],
     ["manager"],
     [
-        *("admin", "apps", "checks", "consumers", "counts", "management", "metrics"),
-        *("routing", "templatetags", "testing"),
+        *("admin", "apps", "checks", "consumers", "counts", "lifecycle", "management"),
+        *("metrics", "routing", "templatetags", "testing"),
     ],
     ["pytest_plugin"],
 ]
