@@ -256,6 +256,11 @@ class LocalConnection:
         if self._closer:
             await asyncio.wait([self._closer])
 
+    def break_off_goodbye(self) -> None:
+        """Do not go on with the close when the application has ended."""
+        if self._closer:
+            self._closer.cancel()
+
     # Below
 
     def _append(self, message: Message | Callable[[], Message | None]) -> None:

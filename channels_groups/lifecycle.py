@@ -38,8 +38,11 @@ class GroupLife:
                 scope, receive, connection.send
             )
         finally:
-            await node.disconnect(connection)
-            await connection.say_goodbye()
+            try:
+                await node.disconnect(connection)
+                await connection.say_goodbye()
+            finally:
+                connection.break_off_goodbye()
 
     @property
     def channel_receive(self) -> Any:

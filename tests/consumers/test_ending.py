@@ -17,6 +17,7 @@ from channels_groups.node import find_nodes
 from channels_groups.stores.base import Incarnation, Join, Member
 
 from ..helpers.eventually import aeventually
+from ..helpers.points import Pause, come_between
 from .chats import (
     AsyncChat,
     AsyncToldChat,
@@ -180,6 +181,51 @@ async def test_cancelling_the_handshake_at_any_point_leaves_no_ghost(
         if went_through:
             break
     await aeventually(is_empty)
+
+
+class StuckClient(Client):
+    """Its server does not take the close."""
+
+    async def _run(self, scope, receive, send):
+        async def stuck(message):
+            if message["type"] == "websocket.close":
+                await asyncio.Event().wait()
+            await send(message)
+
+        return await super()._run(scope, receive, stuck)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("where", ["leave", "goodbye"])
+@cases("memory-async", "core-async")
+async def test_cancelled_while_the_server_takes_the_close(
+    events, monkeypatch, where, times
+):
+    """Its leave is told, and nothing goes on after the consumer."""
+    pause = Pause()
+    if where == "leave":
+        come_between("before leave", pause, monkeypatch.setattr)
+    client = StuckClient(AsyncChat, room="room")
+    assert (await client.connect())[0]
+    client.consumer._connection.close(4000)
+    if where == "leave":
+        await asyncio.wait_for(pause.reached.wait(), 5)
+    else:
+        await aeventually(lambda: events[-1].name == "destroyed")
+    for _ in range(times):
+        client.future.cancel()
+        await asyncio.sleep(0)
+    await asyncio.wait([client.future])
+    assert client.future.cancelled()
+    pause.end()
+    await aeventually(lambda: leaves(events), equals=["disconnected"])
+    await aeventually(closing, equals=[], timeout=1)
+
+
+def closing():
+    """Return the tasks that close a connection."""
+    names = [task.get_name() for task in asyncio.all_tasks()]
+    return [name for name in names if name.startswith("close connection")]
 
 
 @pytest.mark.parametrize("times", [1, 2])
