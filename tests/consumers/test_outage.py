@@ -27,6 +27,8 @@ RATE = int(os.environ.get("OUTAGE_RATE", 200))
 OUTAGE = int(os.environ.get("OUTAGE_SECONDS", 8))
 #: Tasks of one consumer that connects.
 TASKS = 6
+#: What Linux knows of a thread: nanoseconds on a processor and waiting for one.
+SCHEDULED = Path("/proc/thread-self/schedstat")
 
 
 @pytest.fixture
@@ -153,13 +155,15 @@ async def test_nothing_grows_in_an_outage_under_many_connects(
             held |= Counter(size(), consumers=len(consumers))
             held |= Counter(tasks=len(asyncio.all_tasks()))
             report(passed, came, held)
+    await asyncio.gather(*visits)
+    # Others may use the processors too: that is not the library's time.
+    taken = max(delay for _, delay in waited)
+    assert max(wait - delay for wait, delay in waited) < PROMISED + NOISE
     # Those that wait, each with some tasks; nothing of who has been turned away.
-    most = RATE * (PROMISED + NOISE)
+    most = RATE * (PROMISED + NOISE + taken)
     assert held.pop("tasks") <= TASKS * most
     assert max(held.values()) <= most, held
-    await asyncio.gather(*visits)
-    assert len(waited) > RATE * (OUTAGE - PROMISED - NOISE)
-    assert max(waited) < PROMISED + NOISE
+    assert len(waited) > RATE * (OUTAGE - PROMISED - NOISE - taken)
     await aeventually(size, equals=Counter(groups=1, connections=1))
     await aeventually(lambda: hear(stays))
     await aeventually(lambda: len(lines(caplog)) == 2)
@@ -169,8 +173,10 @@ async def test_nothing_grows_in_an_outage_under_many_connects(
 
 
 async def turn_away(number, consumers, waited):
-    """Connect, and note the seconds until connect() raised as the store was away."""
-    began = time.monotonic()
+    """Connect, and note the seconds until connect() raised as the store was away, and
+    for how many of them this process had no processor.
+    """
+    began, delay = time.monotonic(), delayed()
     client = Client(AsyncChat, room=f"room {number}")
     await client.send_input({"type": "websocket.connect"})
     accepted = asyncio.create_task(client.output_queue.get())
@@ -182,7 +188,12 @@ async def turn_away(number, consumers, waited):
     accepted.cancel()
     with pytest.raises(StoreUnavailable):
         await client.wait()
-    waited.append(time.monotonic() - began)
+    waited.append((time.monotonic() - began, delayed() - delay))
+
+
+def delayed():
+    """Return the seconds for which this thread has waited for a processor."""
+    return int(SCHEDULED.read_text().split()[1]) / 1e9 if SCHEDULED.exists() else 0.0
 
 
 def report(passed, came, held):
