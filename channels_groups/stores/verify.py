@@ -9,7 +9,9 @@ disagreement, and is mended by adding that, which is right whatever changes mean
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Awaitable, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Iterable, Iterator, Sequence
+
+import msgpack
 
 from .base import PAGE, Disagreement, Findings, StoreRebuilding
 from .scripts import glob, load
@@ -17,10 +19,10 @@ from .scripts import glob, load
 if TYPE_CHECKING:
     from .redis import RedisStore
 
-#: Records that one script reads.
-LIMIT = 2000
+#: Records that one script reads, or a few more: it takes less than two milliseconds.
+LIMIT = 300
 #: Subjects of one script.
-SUBJECTS = 100
+SUBJECTS = 50
 #: How often what changes meanwhile is summed up.
 ATTEMPTS = 3
 
@@ -52,7 +54,10 @@ SENTENCES = {
     "stray": "Something of it is left over.",
 }
 
-Subject = tuple[str, str]
+#: Those of them that are hashes of what leads to members.
+LEADING = ("user", "user#", "lingering")
+
+Subject = tuple[str, "str | bytes"]
 #: What has to be added to each of some numbers to make it right.
 Offs = dict[bytes, int]
 
@@ -83,13 +88,15 @@ class Verification:
 
     # What there is to look at, a page at a time
 
-    async def _keys(self, shard: int, place: int) -> tuple[list[Subject], int]:
+    async def _keys(self, shard: int, place: int) -> tuple[Sequence[Subject], int]:
         prefix = self._store.prefix
         place, keys = await self._find(shard, place, prefix)
-        subjects = [tuple(key[len(prefix) :].split(":", 1)) for key in keys]
-        return [one for one in subjects if len(one) == 2 and one[0] in KINDS], place
+        parts = (key[len(prefix) :].partition(":") for key in keys)
+        subjects = [(kind, rest) for kind, _, rest in parts if kind in KINDS]
+        await self._look_at_large_hashes(shard, subjects)
+        return subjects, place
 
-    async def _index(self, shard: int, place: int) -> tuple[list[Subject], int]:
+    async def _index(self, shard: int, place: int) -> tuple[Sequence[Subject], int]:
         client, key = self._store.client(shard), f"{self._store.prefix}index"
         place, page = await self._ask(client.zscan(key, place, count=PAGE))
         for group, count in page:
@@ -97,20 +104,20 @@ class Verification:
                 await self._look_at_large_group(shard, group.decode())
         return [("group", group.decode()) for group, _ in page], place
 
-    async def _told(self, shard: int, place: int) -> tuple[list[Subject], int]:
+    async def _told(self, shard: int, place: int) -> tuple[Sequence[Subject], int]:
         return await self._entries(shard, "told", place)
 
-    async def _due(self, shard: int, place: int) -> tuple[list[Subject], int]:
+    async def _due(self, shard: int, place: int) -> tuple[Sequence[Subject], int]:
         return await self._entries(shard, "due", place)
 
     async def _entries(
         self, shard: int, name: str, place: int
-    ) -> tuple[list[Subject], int]:
+    ) -> tuple[Sequence[Subject], int]:
         client, key = self._store.client(shard), f"{self._store.prefix}{name}"
         place, page = await self._ask(client.zscan(key, place, count=PAGE))
         return [(name, entry.decode()) for entry, _ in page], place
 
-    async def _nodes(self, shard: int, place: int) -> tuple[list[Subject], int]:
+    async def _nodes(self, shard: int, place: int) -> tuple[Sequence[Subject], int]:
         client, prefix = self._store.client(shard), self._store.prefix
         place, page = await self._ask(client.zscan(f"{prefix}leases", place))
         nodes = [node.decode() for node, _ in page]
@@ -119,12 +126,16 @@ class Verification:
                 await self._look_at_large_node(shard, node)
         return [("node", node) for node in nodes], place
 
-    async def _layer(self, shard: int, place: int) -> tuple[list[Subject], int]:
+    async def _layer(self, shard: int, place: int) -> tuple[Sequence[Subject], int]:
         """Look at the library's own groups in the layer, where they are in Redis."""
         if not self._store._layer_prefix:
             return [], 0
         prefix = f"{self._store._layer_prefix}:group:"
         place, keys = await self._find(shard, place, f"{prefix}groups.")
+        sizes = await self._sizes(shard, "zcard", keys)
+        for key, size in zip(keys, sizes):
+            if size > LIMIT:
+                await self._look_at_large_layer_group(shard, key, key[len(prefix) :])
         return [("layer", key[len(prefix) :]) for key in keys], place
 
     async def _find(self, shard: int, place: int, prefix: str) -> tuple[int, list[str]]:
@@ -135,12 +146,12 @@ class Verification:
 
     # Looking at it
 
-    async def _look(self, shard: int, subjects: list[Subject]) -> None:
+    async def _look(self, shard: int, subjects: Sequence[Subject]) -> None:
         while subjects:
             done = await self._run(shard, subjects[:SUBJECTS], self._mend)
             subjects = subjects[done:]
 
-    async def _run(self, shard: int, subjects: list[Subject], mend: bool) -> int:
+    async def _run(self, shard: int, subjects: Sequence[Subject], mend: bool) -> int:
         store = self._store
         keys = [store.prefix + name for name in BOOKS]
         args = [store._layer_prefix, store._group_expiry, "1" if mend else "", LIMIT]
@@ -153,6 +164,39 @@ class Verification:
             sentence = SENTENCES[what.decode()].format(one.decode(), two.decode())
             self._found.append(Disagreement(sentence, shard, group, node))
         return int(answer[1])
+
+    async def _look_at_large_hashes(
+        self, shard: int, subjects: list[tuple[str, str]]
+    ) -> None:
+        """Look at what leads to the members of a user, or to many who linger."""
+        subjects = [one for one in subjects if one[0] in LEADING]
+        keys = [f"{kind}:{rest}" for kind, rest in subjects]
+        sizes = await self._sizes(shard, "hlen", [self._store.prefix + k for k in keys])
+        for key, (kind, rest), size in zip(keys, subjects, sizes):
+            if size <= LIMIT:
+                continue
+            async for page in self._pages(shard, self._store.prefix + key):
+                if kind == "lingering":
+                    look = [("former", _place(user, rest.encode())) for user in page]
+                else:
+                    look = [("place", _place(key.encode(), at)) for at in page]
+                await self._look(shard, look)
+
+    async def _look_at_large_layer_group(self, shard: int, key: str, name: str) -> None:
+        place: int | None = None
+        while place != 0:
+            call = self._store.client(shard).zscan(key, place or 0, count=LIMIT // 2)
+            place, page = await self._ask(call)
+            channels = [channel for channel, _ in page]
+            packed = msgpack.packb([name, channels], use_bin_type=False)
+            await self._look(shard, [("channels", packed)])
+
+    async def _sizes(self, shard: int, command: str, keys: list[str]) -> list[int]:
+        async with self._store.client(shard).pipeline(transaction=False) as pipeline:
+            for key in keys:
+                getattr(pipeline, command)(key)
+            sizes: list[int] = await self._ask(pipeline.execute())
+            return sizes
 
     async def _look_at_large_group(self, shard: int, group: str) -> None:
         listed = counted = 0
@@ -238,10 +282,8 @@ class Verification:
         client, prefix = self._store.client(shard), self._store.prefix
         there = 0
         async for page in self._pages(shard, f"{prefix}node:{node}"):
-            async with client.pipeline(transaction=False) as pipeline:
-                for group in page:
-                    pipeline.hlen(f"{prefix}members:{group.decode()}:{node}")
-                sizes = await self._ask(pipeline.execute())
+            keys = [f"{prefix}members:{group.decode()}:{node}" for group in page]
+            sizes = await self._sizes(shard, "hlen", keys)
             there += sum(sizes)
             empty += (group.decode() for group, size in zip(page, sizes) if not size)
         counted = await self._ask(client.hget(f"{prefix}sizes", node))
@@ -267,6 +309,11 @@ async def _steady(read: Callable[[], Awaitable[Offs]]) -> Offs:
         again = await read()
         offs = {name: off for name, off in offs.items() if again.get(name) == off}
     return offs
+
+
+def _place(first: bytes, rest: bytes) -> bytes:
+    """Join two texts as common.lua does in a place."""
+    return b"%d:%b%b" % (len(first), first, rest)
 
 
 def _users_of(records: Iterable[bytes]) -> Iterator[bytes]:

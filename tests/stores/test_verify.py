@@ -1,5 +1,8 @@
 """Watching, and comparing the books: what verify() finds, mends and leaves alone."""
 
+from collections import Counter
+
+import msgpack
 import pytest
 
 from channels_groups import names
@@ -289,6 +292,48 @@ async def test_what_is_large_is_compared_and_mended_in_pages(lab, full, monkeypa
     assert sentences((await verify_all(lab.store, mend=True))[0]) == said
     assert (await verify_all(lab.store))[0] == []
     assert books(lab) == before
+
+
+@pytest.mark.parametrize("kind", ["core", "core-sealed"], indirect=True)
+async def test_what_leads_to_many_is_compared_and_mended_in_pages(
+    lab, full, monkeypatch
+):
+    prefix, own = f"{lab.prefix}:groups:", names.own_name("room")
+    with lab.server.client(decode_responses=False) as client:
+        keys = client.keys(f"{prefix}user*")
+        [ann] = [key for key in keys if client.hexists(key, "1:aroom")]
+        entered = client.zrange(f"{lab.prefix}:group:{own}", 0, -1)
+        keys, places = set(lab.keys()), client.hgetall(ann)
+        one_lingers = msgpack.packb([["x", "node0"]])
+        for n in range(500):
+            # A user without a member, one with, who lingers nowhere, who is nobody.
+            client.hset(f"{prefix}user:ghost ü", f"1:aroom {n}", "node0")
+            client.hset(ann, f"1:xroom {n}", "node0")
+            client.hset(f"{prefix}lingering:ro:om", b"\xff%d" % n, one_lingers)
+            client.zadd(f"{lab.prefix}:group:{own}", {f"specific.dead{n}!1": 1})
+        sizes, run = [], verify.Verification._run
+
+        def commands():
+            return sum(one["calls"] for one in client.info("commandstats").values())
+
+        async def counted(self, shard, subjects, mend):
+            before = commands()
+            done = await run(self, shard, subjects, mend)
+            sizes.append(commands() - before)
+            return done
+
+        monkeypatch.setattr(verify.Verification, "_run", counted)
+        for name in ("LIMIT", "SUBJECTS"):
+            monkeypatch.setattr(verify, name, 20)
+        found, _ = await verify_all(lab.store, mend=True)
+        assert Counter(one.what for one in found) == {
+            "Something of it is left over.": 1500,
+            "A channel of no process is in the layer's group.": 500,
+        }
+        assert max(sizes) < 500, "commands of one script"
+        assert (set(lab.keys()), client.hgetall(ann)) == (keys, places)
+        assert client.zrange(f"{lab.prefix}:group:{own}", 0, -1) == entered
+    assert (await verify_all(lab.store))[0] == []
 
 
 @unsealed_core

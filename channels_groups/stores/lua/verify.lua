@@ -5,7 +5,9 @@
 --       kind, name, kind, name, ...
 -- Kinds: 'group'; 'node'; 'part', <group>:<node>; 'told' and 'due', an entry of that
 -- key; the prefixes of the keys of a group, node or user, with the rest of a key that was
--- found; 'member', which is <node>:<place>; 'layer', a group of the layer.
+-- found; 'member', which is <node>:<place>; 'layer', a group of the layer. Of what is
+-- larger than the limit: 'place', <length of key>:<key><place>; 'former', <length of
+-- user>:<user><group>; 'channels', msgpack of {a group of the layer, {channel, ...}}.
 -- Returns {'rebuilding'}, or {'ok', how many of them were looked at,
 -- {{what, group, node, first number, second number}, ...}}. The members' records count
 -- as true; whether they are what the living nodes hold is found out by their renewals.
@@ -114,7 +116,7 @@ local function look_at_users(group, nodes)
   local written = call('HLEN', key)
   if agree and written == expected then return end
   if differs('users', group, '', written, expected) then
-    call('DEL', key)
+    call('UNLINK', key)
     for user, connections in pairs(users) do call('HSET', key, user, connections) end
   end
 end
@@ -169,16 +171,49 @@ local function look_at_node(node)
   end
 end
 
--- The places under one user's key, each of which leads to a member of the user.
+-- Of what is larger than the limit the entries are looked at one by one.
+
+-- One of the places under a user's key, which leads to a member of the user.
+local function look_at_place(key, at, node)
+  local group, id = parse_place(at)
+  local record = call('HGET', members_key(group, node), id)
+  local user = record and user_of(record)
+  if not (user and user_key(user) == prefix .. key) and differs('stray', group, '') then
+    call('HDEL', prefix .. key, at)
+  end
+end
+
 local function look_at_user(key)
-  local places = call('HGETALL', key)
+  if call('HLEN', prefix .. key) > limit then return end
+  local places = call('HGETALL', prefix .. key)
   read = read + #places / 2
   for i = 1, #places, 2 do
-    local group, id = parse_place(places[i])
-    local record = call('HGET', members_key(group, places[i + 1]), id)
-    local user = record and user_of(record)
-    if not (user and user_key(user) == key) and differs('stray', group, '') then
-      call('HDEL', key, places[i])
+    look_at_place(key, places[i], places[i + 1])
+  end
+end
+
+-- What is kept of a user's members that linger in a group.
+local function look_at_former(group, user, list)
+  for _, one in ipairs(cmsgpack.unpack(list)) do
+    local record = call('HGET', members_key(group, LINGERING), one[1])
+    if not (record and user_of(record) == user)
+      and differs('stray', group, LINGERING) then
+      forget_lingering(group, one[1], user)
+    end
+  end
+end
+
+-- Channels in a group of the layer.
+local known
+local function look_at_channels(name, list)
+  if not known then
+    known = {}
+    for _, channel in ipairs(call('HVALS', channels)) do known[channel] = true end
+  end
+  read = read + #list
+  for _, channel in ipairs(list) do
+    if not known[channel] and differs('dead', name, channel) then
+      call('ZREM', layer .. ':group:' .. name, channel)
     end
   end
 end
@@ -193,7 +228,7 @@ local look = {
     local key = prefix .. 'users:' .. group
     if call('EXISTS', prefix .. 'nodes:' .. group) == 0 and call('EXISTS', key) == 1
       and differs('stray', group, '') then
-      call('DEL', key)
+      call('UNLINK', key)
     end
   end,
   members = function(rest)
@@ -204,7 +239,7 @@ local look = {
       return
     end
     if not call('ZSCORE', leases, node) then
-      call('DEL', key)
+      call('UNLINK', key)
       return
     end
     call('HSET', prefix .. 'nodes:' .. group, node, call('HLEN', key))
@@ -224,27 +259,36 @@ local look = {
       call('EXPIRE', key, 600)
     end
   end,
-  user = function(rest) look_at_user(prefix .. 'user:' .. rest) end,
-  ['user#'] = function(rest) look_at_user(prefix .. 'user#:' .. rest) end,
+  user = function(rest) look_at_user('user:' .. rest) end,
+  ['user#'] = function(rest) look_at_user('user#:' .. rest) end,
+  place = function(rest)
+    local at, key = parse_place(rest)
+    local node = call('HGET', prefix .. key, at)
+    read = read + 1
+    if node then look_at_place(key, at, node) end
+  end,
   member = function(rest)
     local node, at = string.match(rest, '^([^:]*):(.*)$')
     local group, id = parse_place(at)
     local record = call('HGET', members_key(group, node), id)
     local user = record and user_of(record)
+    read = read + 1
     if user then look_at_member(group, id, node, user) end
   end,
   lingering = function(group)
-    local former = call('HGETALL', prefix .. 'lingering:' .. group)
+    local key = prefix .. 'lingering:' .. group
+    if call('HLEN', key) > limit then return end
+    local former = call('HGETALL', key)
     read = read + #former / 2
     for i = 1, #former, 2 do
-      for _, one in ipairs(cmsgpack.unpack(former[i + 1])) do
-        local record = call('HGET', members_key(group, LINGERING), one[1])
-        if not (record and user_of(record) == former[i])
-          and differs('stray', group, LINGERING) then
-          forget_lingering(group, one[1], former[i])
-        end
-      end
+      look_at_former(group, former[i], former[i + 1])
     end
+  end,
+  former = function(rest)
+    local group, user = parse_place(rest)
+    local list = call('HGET', prefix .. 'lingering:' .. group, user)
+    read = read + 1
+    if list then look_at_former(group, user, list) end
   end,
   due = function(at)
     local group, id = parse_place(at)
@@ -269,14 +313,13 @@ local look = {
     end
   end,
   layer = function(name)
-    local known = {}
-    for _, channel in ipairs(call('HVALS', channels)) do known[channel] = true end
     local key = layer .. ':group:' .. name
-    for _, channel in ipairs(call('ZRANGE', key, 0, -1)) do
-      if not known[channel] and differs('dead', name, channel) then
-        call('ZREM', key, channel)
-      end
-    end
+    if call('ZCARD', key) > limit then return end
+    look_at_channels(name, call('ZRANGE', key, 0, -1))
+  end,
+  channels = function(rest)
+    local name, list = unpack(cmsgpack.unpack(rest))
+    look_at_channels(name, list)
   end,
 }
 
