@@ -29,10 +29,11 @@ class Console:
             self._written = True
         self._out.write(text, ending=ending)
 
-    def write_event(self, line: str, style: str | None) -> None:
-        """Write a line at once, cut to the terminal's width."""
-        width = self._width()
-        line = line if width is None else fit(line, width)
+    def write_event(
+        self, columns: Sequence[Column], cells: Sequence[object], style: str | None
+    ) -> None:
+        """Write a row at once, as wide as the terminal; it may lack the last cells."""
+        _, line = render(columns[: len(cells)], [cells], self._width())
         self.write(getattr(self._style, style)(line) if style else line)
         self._out.flush()
 

@@ -83,19 +83,20 @@ def _pad(text: str, room: int, right: bool) -> str:
 
 
 def _narrow(columns: Sequence[Column], widths: list[int], width: int) -> None:
-    """Narrow the widest columns until all fit; leave out what is optional."""
-    while sum(widths) + len(GAP) * (sum(map(bool, widths)) - 1) > width:
-        narrow = [
-            (widths[i], i)
-            for i, column in enumerate(columns)
-            if column.least is not None and widths[i] > column.least
-        ]
-        if narrow:
-            widths[max(narrow)[1]] -= 1
-            continue
-        left_out = [
-            i for i, column in enumerate(columns) if column.optional and widths[i]
-        ]
-        if not left_out:
+    """Leave out what has no room even at its least; then narrow the widest columns."""
+    least = [
+        room if column.least is None else min(room, column.least)
+        for column, room in zip(columns, widths)
+    ]
+    for i in reversed(range(len(columns))):
+        if columns[i].optional and _total(least) > width:
+            least[i] = widths[i] = 0
+    while _total(widths) > width:
+        narrow = [(room, i) for i, room in enumerate(widths) if room > least[i]]
+        if not narrow:
             return
-        widths[left_out[-1]] = 0
+        widths[max(narrow)[1]] -= 1
+
+
+def _total(widths: list[int]) -> int:
+    return sum(widths) + len(GAP) * (sum(map(bool, widths)) - 1)

@@ -6,14 +6,16 @@ import sys
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.core.management import CommandError, call_command
+from django.core.management import BaseCommand, CommandError, call_command
 
 from channels_groups import listing
 from channels_groups.exceptions import StoreUnavailable
-from channels_groups.management.actions import ACTIONS, show
+from channels_groups.management.actions import ACTIONS, show, watch
+from channels_groups.management.console import Console
 from channels_groups.manager import get_group, get_group_manager
 from channels_groups.stores.base import StoreRebuilding, Summary
 from channels_groups.testing import isolated_groups
+from channels_groups.watch import Event
 
 from ..consumers.chats import AsyncChat, Client
 
@@ -165,6 +167,28 @@ async def test_what_is_printed_fits_the_terminal(house, monkeypatch):
     lines = (await groups("show", "Lobby", out=Terminal())).splitlines()
     assert max(map(len, lines)) <= 30
     assert "ann" in lines[3]
+
+
+@pytest.mark.parametrize(
+    "width, line",
+    [
+        (80, "join           1  a room of a long name  bob@example.org  UIZWIcqv5HRT"),
+        (66, "join           1  a room of …  bob@exampl…  UIZWIcqv5HRT"),
+        (50, "join           1  a room of…  bob@examp…"),
+        (40, "join           1  a roo…  bob…"),
+    ],
+)
+def test_an_event_fits_the_terminal(monkeypatch, width, line):
+    """And tells who it was, however long the group's name is."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    about = {"id": "UIZWIcqv5HRT", "user_id": "bob@example.org", "count": 1}
+    event = Event("join", "a room of a long name", 1, 1.0, **about)
+    out = Terminal()
+    console = Console(BaseCommand(stdout=out))
+    console.write_event(watch.COLUMNS, watch._cells(event), None)
+    (written,) = out.getvalue().splitlines()
+    assert len(written) <= width
+    assert written.partition("  ")[2] == line
 
 
 async def test_show(house):

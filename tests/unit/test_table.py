@@ -34,6 +34,11 @@ def test_a_table_fits(width):
     assert ("Info" in lines[0]) == (width >= 6 + 2 + 7 + 2 + 4)
 
 
+def test_what_is_left_out_leaves_its_room_to_others():
+    lines = list(render(COLUMNS, [("a longer name", "1", "something")], 20))
+    assert lines == ["Group        Members", "a longer n…        1"]
+
+
 def test_a_table_without_rows_has_titles():
     assert list(render(COLUMNS, [], 80)) == ["Group  Members  Info"]
 

@@ -9,9 +9,15 @@ from datetime import datetime
 from django.core.management.base import CommandParser
 
 from ...watch import Event, Gap, Watcher
-from ..table import printable
+from ..table import Column
 from .base import Action, Options, add_json, isoformat
 
+#: Time, event and count; group, user, connection and reason.
+COLUMNS = [
+    *(Column(""), Column(""), Column("")),
+    *(Column("", least=6), Column("", least=4)),
+    *(Column("", optional=True), Column("", optional=True)),
+]
 STYLES = {
     "created": "SUCCESS",
     "join": "SUCCESS",
@@ -49,15 +55,16 @@ class Watch(Action):
                     about = {**asdict(event), "time": isoformat(event.time)}
                     self.console.write_json(about, indent=None)
                 else:
-                    self.console.write_event(_line(event), STYLES.get(event.name))
+                    style = STYLES.get(event.name)
+                    self.console.write_event(COLUMNS, _cells(event), style)
 
 
-def _line(event: Event) -> str:
+def _cells(event: Event) -> list[str]:
     when = datetime.fromtimestamp(event.time).strftime("%H:%M:%S")
     count = "" if event.count is None else f"{event.count:,}"
-    line = f"{when}  {event.name:<9}  {count:>5}  {printable(event.group)}"
+    cells = [when, f"{event.name:<9}", f"{count:>5}", event.group]
     if event.id is not None:
-        line += f"  {printable(event.user_id or '-')}  {event.id}"
+        cells += [event.user_id or "-", event.id]
     if event.reason is not None:
-        line += f"  {event.reason}"
-    return line
+        cells.append(event.reason)
+    return cells
