@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import sys
 import time
 
 import pytest
@@ -86,3 +87,50 @@ def _answering_socket():
     with theirs:
         theirs.send(b"!")
     return ours
+
+
+async def test_a_limit_within_a_limit():
+    """Only the outer one has passed, and only it is told of."""
+    outer = asyncio.create_task(in_time(in_time(asyncio.Event().wait(), 60), 0.01))
+    with pytest.raises(asyncio.TimeoutError):
+        await outer
+    assert not outer.cancelled()
+
+
+async def test_what_answers_when_it_is_cancelled():
+    """The answer counts, and the caller is not cancelled any more."""
+
+    async def hang():
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return "answer"
+
+    assert await in_time(hang(), 0.01) == "answer"
+    if sys.version_info >= (3, 11):
+        assert not asyncio.current_task().cancelling()
+
+
+async def test_a_caller_that_is_cancelled_when_it_is_late_is_cancelled():
+    ended = asyncio.Event()
+
+    async def hang():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+            await asyncio.sleep(0)
+
+    caller = asyncio.create_task(in_time(hang(), 0.01))
+    await ended.wait()
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+
+
+async def test_many_limits_at_once():
+    calls = [in_time(asyncio.sleep(0.02, n), 5) for n in range(100)]
+    late = [in_time(asyncio.Event().wait(), 0.01) for _ in range(100)]
+    results = await asyncio.gather(*calls, *late, return_exceptions=True)
+    assert results[:100] == list(range(100))
+    assert {type(result) for result in results[100:]} == {asyncio.TimeoutError}
