@@ -124,7 +124,9 @@ class AsyncGroupConsumerMixin(GroupLife):
 
     async def groups_frame(self, message: Message) -> None:
         """Send what a group sends, for a consumer that has no WebSocket."""
-        body = message.get("bytes") or message["text"].encode()
+        body = message.get("bytes")
+        if body is None:
+            body = message["text"].encode()
         await self.send_body(body, more_body=True)  # type: ignore[attr-defined]
 
     async def _facts(self) -> tuple[Any, Any, bool]:

@@ -168,6 +168,8 @@ class ConnectionGroup(Recipients):
 
     async def aget(self, id: str) -> Connection | None:
         """Return the member with that connection id, or None."""
+        if not names.is_encodable(id):
+            return None
         member = await self.manager.store.member(self.name, id)
         return None if member is None else self.manager.connection(member, self)
 

@@ -23,6 +23,9 @@ class GroupLife:
     #: None: the manager of the consumer's channel_layer_alias; or a GroupManager().
     group_manager: GroupManager | None = None
 
+    #: Where GRACE is set, other seconds than those; 0 for clients nobody waits for.
+    group_grace: float | None = None
+
     channel_layer_alias = DEFAULT_CHANNEL_LAYER
     channel_layer: Any
     _shows_state = False

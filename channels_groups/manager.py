@@ -10,7 +10,7 @@ from channels.layers import get_channel_layer
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
-from . import conf
+from . import conf, names
 from .connection import LocalConnection, Message
 from .groups import Connection, ConnectionGroup
 from .messages import close_message
@@ -112,6 +112,8 @@ class GroupManager:
         hosts: of each host). A group that changes meanwhile may be missed or
         listed twice.
         """
+        if not names.is_encodable(prefix):
+            return  # As no group is named.
         cursor = None
         while True:
             groups, cursor = await self.store.groups(prefix, cursor)
@@ -121,6 +123,8 @@ class GroupManager:
                 return
 
     def groups(self, prefix: str = "") -> Iterator[ConnectionGroup]:
+        if not names.is_encodable(prefix):
+            return
         page = async_to_sync(self.store.groups)
         cursor = None
         while True:

@@ -41,11 +41,18 @@ def check_name(name: object) -> str:
         raise ValueError(
             f"A group's name has at most {MAX_LENGTH:,} characters, not {len(name):,}."
         )
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"A group's name must be valid Unicode: {error}.") from error
+    if not is_encodable(name):
+        raise ValueError("A group's name must be valid Unicode.")
     return name
+
+
+def is_encodable(text: str) -> bool:
+    """Return whether a store can hold the text: not with a lone surrogate."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=CACHED)

@@ -261,8 +261,12 @@ class Node:
         If that is of this node its join comes after this leave, in order.
         """
         membership.connection.give_way(1000)
-        shard, grace = self._shard(membership.group), self.settings.grace
-        shard.leave_soon(membership, "disconnected", grace)
+        grace = self._grace(membership.connection)
+        self._shard(membership.group).leave_soon(membership, "disconnected", grace)
+
+    def _grace(self, connection: LocalConnection) -> float:
+        grace: float | None = connection.consumer.group_grace
+        return self.settings.grace if grace is None else grace
 
     async def _leave(
         self, membership: Membership, reason: str, grace: float = 0
@@ -276,7 +280,7 @@ class Node:
         connection.ended = True
         memberships = list(connection.memberships.values())
         lingers = self.store.lingers and not connection.dismissed
-        grace = self.settings.grace if lingers else 0
+        grace = self._grace(connection) if lingers else 0
         leaves = [self._leave(one, "disconnected", grace) for one in memberships]
         if len(leaves) == 1:  # Without a task: so it is for nearly all.
             await leaves[0]

@@ -85,7 +85,7 @@ def has(owner, signatures):
 @pytest.mark.parametrize("mixin", BOTH_MIXINS)
 def test_consumers(mixin):
     has(mixin, CONSUMER)
-    assert mixin.group_manager is None
+    assert mixin.group_manager is mixin.group_grace is None
     for name in ("group", "group_name", "connection", "joined_groups"):
         assert name in dir(mixin) or name in typing.get_type_hints(mixin)
     is_async = mixin is consumers.AsyncGroupConsumerMixin

@@ -179,7 +179,9 @@ class MemoryStore(BaseStore):
             self._nodes.pop(node.id, None)
 
     async def count(self, group: str) -> int:
-        return len(self._members(group))
+        with self._lock:
+            nodes, gone = self._groups.get(group, _Group()).nodes, self._expired()
+            return sum(len(nodes[node]) for node in nodes if node not in gone)
 
     async def user_count(self, group: str) -> int:
         return len(await self.users(group))
@@ -310,6 +312,9 @@ class MemoryStore(BaseStore):
     def _expired(self) -> set[str]:
         now = self._clock()
         return {id for id, node in self._nodes.items() if node.deadline <= now}
+
+    def __str__(self) -> str:
+        return "The membership store in memory"
 
     def _members(self, name: str) -> list[Member]:
         with self._lock:

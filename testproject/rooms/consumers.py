@@ -30,8 +30,11 @@ class RoomConsumer(AsyncGroupConsumerMixin, AsyncJsonWebsocketConsumer):
     """One WebSocket in at most one room at a time.
 
     ``protocol`` says what the client may send; anything else is answered by an
-    ``error``, and the connection stays open.
+    ``error``, and the connection stays open. Who disconnects has left: only the page
+    is given the time to be loaded again.
     """
+
+    group_grace = 0
 
     async def connect(self):
         """Join the room of the path, then accept; refuse where it lets nobody in."""
@@ -184,6 +187,8 @@ class LiveRoomConsumer(AsyncGroupStateConsumerMixin, RoomConsumer):
 
     It gets ``group.state`` and ``group.change`` in the place of join and leave.
     """
+
+    group_grace = None
 
     async def group_changed(self, change):
         """Say nothing: the client has it from the state."""

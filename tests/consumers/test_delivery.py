@@ -583,6 +583,7 @@ async def test_an_http_stream_may_be_a_member():
     await stream.send_input({"type": "http.request", "body": b""})
     await aeventually(get_group("room").acount, equals=1)
     await get_group("room").asend("hello")
+    await get_group("room").asend(bytes_data=b"")
     await get_group("room").asend(bytes_data=b"bytes")
     bodies = []
     while b"bytes" not in bodies:

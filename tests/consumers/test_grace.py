@@ -36,6 +36,22 @@ async def all_over(layer, kind, server, prefix):
                     client.delete(key)
 
 
+@async_only
+async def test_a_consumer_whose_clients_are_not_waited_for(
+    told_chat, connect, configure, events, monkeypatch
+):
+    configure(GRACE=LONG)
+    monkeypatch.setattr(told_chat, "group_grace", 0, raising=False)
+    ann = await connect(told_chat, "room", user_id="ann")
+    ann_id = ann.id
+    await ann.disconnect()
+    assert not await get_group("room").aexists()
+    ann = await connect(told_chat, "room", user_id="ann")
+    assert ann.id != ann_id
+    leaves = [event.reason for event in events if event.name == "leave"]
+    assert leaves == ["disconnected"]
+
+
 async def test_who_reloads_is_the_same_member(told_chat, connect, configure, events):
     configure(GRACE=LONG)
     ann = await connect(told_chat, "room", user_id="ann", info={"n": 1})

@@ -85,6 +85,7 @@ async def test_a_member_is_seen_by_everybody(chat, connect):
     other = await group.aget(bob.id)
     assert (other.user_id, other.info) == (None, {})
     assert await group.aget("nobody") is None
+    assert await group.aget("\ud800") is None
     assert await group.acount() == 2
     assert await group.auser_count() == 1
 
@@ -127,6 +128,7 @@ async def test_the_sync_twins_say_the_same(chat, connect):
     manager = get_group_manager()
     assert [one.name async for one in manager.agroups()] == ["room", "other"]
     assert [one.name async for one in manager.agroups("oth")] == ["other"]
+    assert [one async for one in manager.agroups("\ud800")] == []
     assert await manager.agroup_count() == 2
     assert await manager.amembership_count() == 3
 

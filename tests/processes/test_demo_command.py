@@ -71,15 +71,23 @@ def run(tmp_path):
 
 
 async def test_several_processes_are_one_house(run):
-    with run("--processes", "2") as demo:
-        urls = demo.urls(2)
+    with run("--processes", "3") as demo:
+        urls = demo.urls(3)
         ports = [int(url.rpartition(":")[2]) for url in urls]
-        assert ports[1] == ports[0] + 1
+        assert ports == [*range(ports[0], ports[0] + 3)]
         children = demo.children()
-        assert len(children) == 3, "the store and two servers"
+        assert len(children) == 4, "the store and three servers"
+        async with enter(urls[0]) as first:
+            async with enter(urls[1]) as second:
+                assert (first.process, second.process) == tuple(map(str, ports[:2]))
+                await first.receive("join", id=second.id)
+            # Only the page is waited for: a script that has gone has left.
+            await first.receive("leave", id=second.id)
+            async with enter(urls[2]) as third:
+                assert third.process == str(ports[2])
+                assert third.id != second.id
+                await first.receive("join", id=third.id)
         async with enter(urls[0]) as first, enter(urls[1]) as second:
-            assert (first.process, second.process) == tuple(map(str, ports))
-            await first.receive("join", id=second.id)
             await second.send_text("x" * 2_000_000)
             await second.receive("error", error="malformed")
         assert demo.process.interrupt() == 0

@@ -195,6 +195,8 @@ async def test_a_full_room(nodes, room):
         ('{"type": "move", "room": 7}', "invalid"),
         ('{"type": "move", "room": ""}', "invalid"),
         ('{"type": "move", "room": "\\ud800"}', "invalid"),
+        ('{"type": "kick", "id": "\\ud800"}', "gone"),
+        ('{"type": "whisper", "to": "\\ud800", "text": "x"}', "gone"),
         (json.dumps({"type": "say", "text": "x" * 1_000_000}), "too-long"),
     ],
     ids=lambda value: str(value)[:30],
