@@ -364,10 +364,10 @@ class RedisStore(BaseStore):
 
     async def _count_groups(self, shard: int) -> int:
         """Count all but those of the gone, which are looked at a page at a time."""
-        groups, _, node, cursor, *found = await self._totals(shard, PAGE)
+        groups, _, node, cursor, *found = await self._totals(shard, PAGE // 2)
         gone = set(found)
         while node:
-            answer = await self._totals(shard, PAGE, node, cursor)
+            answer = await self._totals(shard, PAGE // 2, node, cursor)
             _, _, node, cursor, *found = answer
             gone.update(found)
         return int(groups) - len(gone)
