@@ -46,9 +46,10 @@ def writer():
 
 
 async def is_in_all_rooms(client):
-    return {room: [one.id async for one in get_group(room)] for room in ROOMS} == {
-        room: [client.id] for room in ROOMS
-    }
+    for room in ROOMS:
+        if [member.id async for member in get_group(room)] != [client.id]:
+            return False
+    return True
 
 
 async def check_nothing_is_missed():
