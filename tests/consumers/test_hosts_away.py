@@ -15,6 +15,8 @@ from channels_groups import names
 from channels_groups.exceptions import StoreUnavailable
 from channels_groups.manager import get_group, get_group_manager
 from channels_groups.node import find_nodes
+from channels_groups.places import Places
+from channels_groups.stores.base import Incarnation
 
 from ..helpers import layers
 from ..helpers.eventually import aeventually
@@ -194,6 +196,65 @@ async def test_host_that_was_emptied_is_filled_by_all(connect, events, servers, 
     await other.disconnect()
     await aeventually(lambda: not find_nodes("default"), timeout=20)
     check_once(events)
+
+
+@pytest.mark.parametrize("how", ["silent", "refused"])
+@pytest.mark.parametrize("place", ["settle", "abandon"])
+@on_both_layers
+async def test_reborn_while_another_host_goes_away(
+    connect, events, servers, wires, away, prefix, monkeypatch, place, how
+):
+    """A process that has lost its lease on one host takes a new identity there."""
+    store = get_group_manager().store
+    (mixed,) = rooms(away, "layer", 1)
+    shard = store.shard(mixed)
+    here = next(
+        room for room in rooms(away, "nothing", 20) if store.shard(room) == shard
+    )
+    client, beside = await connect(AsyncChat), await connect(AsyncChat)
+    for room in (mixed, here):
+        await client.join_group(room)
+    await beside.join_group(here)
+    original = getattr(Places, place)
+
+    async def breaks_off(places):
+        if places._index == shard:
+            break_off(wires[away], how)
+        await original(places)
+
+    monkeypatch.setattr(Places, place, breaks_off)
+    with servers[shard].client() as server:
+        await evict(client.consumer._node, shard, server, prefix)
+    # In a room that does not need the host at once, else when it is back.
+    await aeventually(lambda: joins(events, here), equals=4, timeout=20)
+    monkeypatch.undo()
+    assert await get_group(here).acount() == 2
+    wires[away].heal()
+    await aeventually(lambda: joins(events, mixed), equals=2, timeout=20)
+    for room in (here, mixed):
+        await aeventually(lambda: hears(client, room), ignoring=AWAY, timeout=20)
+    assert await get_group(mixed).acount() == 1
+    for one in (client, beside):
+        await one.disconnect()
+    await aeventually(lambda: not find_nodes("default"), timeout=20)
+    assert joins(events, here) == 4 and told_of(events, here).count("leave") == 2
+    assert joins(events, mixed) == 2 and told_of(events, mixed).count("leave") == 1
+
+
+async def evict(node, shard, server, prefix):
+    """Evict a node from one shard, as another process does, which tells of it."""
+    writer, other = node._shards[shard]._writer, Incarnation("other", "other!", "1")
+    await node.store.register(shard, other, "", 10)
+    async with writer.lease.no_renewal():
+        id = writer.incarnation.id
+        server.zadd(f"{prefix}:groups:leases", {id: 1}, xx=True)
+        eviction = await node.store.evict(shard, other, 1, id, 10, 1, 100)
+    assert eviction.done and len(eviction.losses) == 3
+    await node.store.release(shard, other)
+
+
+def joins(events, room):
+    return told_of(events, room).count("join")
 
 
 async def hears(client, room):
