@@ -4,10 +4,11 @@ import asyncio
 
 import pytest
 
+from channels_groups import shard
 from channels_groups.changes import Changes
-from channels_groups.exceptions import ConnectionClosed
+from channels_groups.exceptions import ConnectionClosed, StoreUnavailable
 from channels_groups.manager import get_group
-from channels_groups.node import find_nodes
+from channels_groups.node import Node, find_nodes
 from channels_groups.testing import capture_group_events, simulated_process
 
 from ..helpers.eventually import aeventually
@@ -145,6 +146,47 @@ async def test_the_former_process_hears_of_it(
         await new.end()
     assert names(events[before:]) == ["leave"]
     assert await get_group("room").acount() == 1
+
+
+@pytest.mark.parametrize("happens", ["nothing", "its client goes", "asked again"])
+@cases("memory-async", "core-async")
+async def test_the_store_is_gone_when_it_is_asked_about_one_that_was_taken(
+    told_chat, connect, open_client, configure, events, monkeypatch, happens
+):
+    """It is told when the store is back, once, and the other process has it alone."""
+    configure(GRACE=LONG)
+    monkeypatch.setattr(Changes, "tell_owner", lambda *args: None)
+    pause, find_out = Pause(), Node.find_out
+    pause.error = StoreUnavailable("Deliberately.")
+    come_between("before confirm", pause, monkeypatch.setattr)
+    monkeypatch.setattr(Node, "find_out", lambda *args: None)
+    ann = await connect(told_chat, "room", user_id="ann")
+    await connect(told_chat, "room", user_id="bob")
+    node, ann_id, before = find_nodes("default")[0], ann.id, len(events)
+    async with simulated_process() as other:
+        about = {"room": "room", "user_id": "ann", "query_string": known(ann_id)}
+        new = open_client(told_chat, **about)
+        new._run = new.application = other.serve(new._run)
+        assert await new.connect() == (True, None)
+        monkeypatch.setattr(shard, "TIMEOUT", 0.05)
+        find_out(node, "room", ann_id)
+        await asyncio.wait_for(pause.reached.wait(), 10)
+        await asyncio.sleep(0.1)  # Nobody waits for it any more.
+        if happens == "asked again":
+            find_out(node, "room", ann_id)
+            find_out(node, "room", ann_id)
+        elif happens == "its client goes":
+            ann.input_queue.put_nowait({"type": "websocket.disconnect", "code": 1001})
+        pause.end()
+        if happens != "its client goes":
+            assert await ann.close_code() == (1000, "taken over")
+        await ann.end()
+        assert await get_group("room").acount() == 2
+        assert len(events) == before
+        assert new.id == ann_id
+        await new.set_group(None)
+        assert names(events[before:]) == ["leave"]
+        await new.end()
 
 
 @cases("memory-async", "core-async", "pubsub-sync")
