@@ -13,7 +13,7 @@ from django.contrib.auth.management import _get_all_permissions
 from django.core.management.base import CommandParser
 from django.dispatch import Signal
 
-from channels_groups import metrics, routing
+from channels_groups import metrics, pytest_plugin, routing
 from channels_groups.admin import GroupAdmin, ProcessAdmin
 from channels_groups.conf import GroupSettings
 from channels_groups.management.actions import ACTIONS
@@ -64,6 +64,13 @@ def test_names(module):
     assert f".. automodule:: channels_groups.{module}\n" in text
     listed = re.findall(r"\w+", " ".join(a + b for a, b in MEMBERS.findall(text)))
     assert sorted(listed) == sorted(defined(module) - PUBLIC[module])
+
+
+def test_fixtures():
+    text = (REFERENCE / "testing.md").read_text()
+    source = inspect.getsource(pytest_plugin)
+    fixtures = re.findall(r"@pytest\.fixture\ndef (\w+)", source)
+    assert fixtures and [name for name in fixtures if f"`{name}`" not in text] == []
 
 
 def test_settings():
