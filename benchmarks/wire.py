@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -86,18 +87,23 @@ async def measure(
         await asyncio.sleep(0.3 * seconds)  # Until all have been told of all.
         for sizes in room.sent.values():
             sizes.clear()
+        began = time.monotonic()
+        joining = []
         for _ in range(JOINS * seconds):
-            joining = asyncio.create_task(room.open())
+            joining.append(asyncio.create_task(room.open()))
             await asyncio.sleep(1 / JOINS)
-            await joining
+        await asyncio.gather(*joining)
+        passed = time.monotonic() - began
         await asyncio.sleep(1.5)
         sent = {kind: list(sizes) for kind, sizes in room.sent.items()}
         await room.close()
     changes = sent["group.change"]
+    clients = members + JOINS * seconds / 2  # On average.
     return {
         "": name,
+        "joins a second": number(JOINS * seconds / passed),
         "bytes a change": number(sum(changes) / len(changes)),
-        "changes a second and client": number(len(changes) / members / seconds),
-        "bytes a second and client": number(sum(changes) / members / seconds),
+        "changes a second and client": number(len(changes) / clients / passed),
+        "bytes a second and client": number(sum(changes) / clients / passed),
         "bytes of the state on entering": number(max(sent["group.state"])),
     }
