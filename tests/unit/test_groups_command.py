@@ -11,6 +11,7 @@ from django.core.management import BaseCommand, CommandError, call_command
 from channels_groups import listing
 from channels_groups.exceptions import StoreUnavailable
 from channels_groups.management.actions import ACTIONS, show, watch
+from channels_groups.management.commands import groups as command
 from channels_groups.management.console import Console
 from channels_groups.manager import get_group, get_group_manager
 from channels_groups.stores.base import StoreRebuilding, Summary
@@ -350,3 +351,10 @@ async def test_in_memory_it_says_what_it_sees(connect):
     err = io.StringIO()
     await groups("list", err=err)
     assert "in memory: this command sees only" in err.getvalue()
+
+
+async def test_with_a_shared_store_it_says_what_it_reaches(connect, monkeypatch):
+    monkeypatch.setattr(command, "MemoryStore", type("OtherStore", (), {}))
+    err = io.StringIO()
+    assert await groups("list", err=err) == "There is no group.\n"
+    assert "in memory: this command reaches only" in err.getvalue()

@@ -17,6 +17,7 @@ from channels_groups.exceptions import GroupError
 from channels_groups.management.actions import ACTIONS
 from channels_groups.management.console import Console
 from channels_groups.manager import get_group_manager
+from channels_groups.stores.memory import MemoryStore
 
 
 class Command(BaseCommand):
@@ -49,9 +50,12 @@ class Command(BaseCommand):
         try:
             manager = get_group_manager(alias)
             if isinstance(manager.channel_layer, InMemoryChannelLayer):
+                # A database may hold what is in other processes, too.
+                sees = isinstance(manager.store, MemoryStore)
                 console.note(
-                    f"CHANNEL_LAYERS[{alias!r}] is in memory: this command sees only "
-                    "the connections of its own process."
+                    f"CHANNEL_LAYERS[{alias!r}] is in memory: this command "
+                    f"{'sees' if sees else 'reaches'} only the connections of its own "
+                    "process."
                 )
             ACTIONS[action](manager, console).act(options)
         except (GroupError, ImproperlyConfigured, TypeError, ValueError) as error:
