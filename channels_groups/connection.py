@@ -8,7 +8,8 @@ import re
 import secrets
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Awaitable, Callable, Coroutine
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Coroutine, Iterable
 
 from channels import DEFAULT_CHANNEL_LAYER
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("channels_groups")
 
 Message = dict[str, Any]
+#: A server's or a middleware's; a middleware's may return any awaitable.
+Send = Callable[[Message], Awaitable[None]]
 
 CONNECTING, OPEN, CLOSED = "connecting", "open", "closed"
 
@@ -50,7 +53,7 @@ class LocalConnection:
         self,
         consumer: Any,
         scope: Message,
-        send: Callable[[Message], Coroutine[Any, Any, None]],
+        send: Send,
         outbox: int,
         alias: str = DEFAULT_CHANNEL_LAYER,
     ) -> None:
@@ -152,15 +155,18 @@ class LocalConnection:
         if not self.ended:
             self._append(make)
 
-    def take(self, message: Message) -> None:
+    def take(self, message: Message) -> Iterable[Awaitable[None]]:
         """Take a message that was sent to the consumer's channel."""
         kind = message.get("type")
         if kind == "groups.send":
-            self.write(to_frame(message))
+            rest = self.write(to_frame(message))
+            if rest is not None:
+                return (rest,)
         elif kind == "groups.close":
             self.close(message.get("code"), message.get("reason"))
         else:
             self.put(message)
+        return ()
 
     # Out: what the client will see
 
@@ -177,23 +183,34 @@ class LocalConnection:
         if kind == "websocket.accept" and self._state is CONNECTING:
             self._state = OPEN
             if self._outbox:
-                self._start_writer(None)
+                self._start_writer()
 
-    def write(self, frame: Message) -> None:
+    def write(self, frame: Message) -> Awaitable[None] | None:
         """Send a frame from a group, now if the client keeps up, else in its turn.
 
-        Before the handshake's end it is kept; after the close it is dropped.
+        Before the handshake's end it is kept; after the close it is dropped. If the
+        client keeps up no more, what is returned is for the task that runs this to
+        await: it is the connection's writer from then on (see Receiver).
         """
+        is_free = self._writer is None and not self._outbox
+        if self._state is OPEN and is_free and self._is_websocket:
+            rest = start(self._send, frame)
+            if rest is not None:
+                return self._drain(rest)
+        else:
+            self.write_later(frame)
+        return None
+
+    def write_later(self, frame: Message) -> None:
+        """Do the same in a task of the connection's own."""
         if not self._is_websocket:
             self.put({**frame, "type": "groups.frame"})
-        elif self._state is OPEN and self._writer is None:
-            rest = start(self._send(frame))
-            if rest is not None:
-                self._start_writer(rest)
         elif self._state is not CLOSED:
             self._outbox.append(frame)
             if len(self._outbox) > self._limit:
                 self._close_slow("its client is", logging.INFO)
+            elif self._state is OPEN and self._writer is None:
+                self._start_writer()
 
     def close(self, code: int | None = None, reason: str | None = None) -> None:
         """Close the connection from the server's side.
@@ -225,7 +242,7 @@ class LocalConnection:
         self._state = CLOSED
         self._outbox.clear()
         self._closer = self._loop.create_task(
-            self._finish(in_time(self._send(message), GOODBYE)),
+            self._finish(in_time(self._call(message), GOODBYE)),
             name=f"close connection {self.id}",
         )
         code = 1000 if code is None else code
@@ -281,23 +298,32 @@ class LocalConnection:
                 meter.closed_slow(self.alias)
             self._close(TRY_AGAIN_LATER, "too slow")
 
-    def _start_writer(self, rest: Awaitable[None] | None) -> None:
-        self._writer = self._loop.create_task(
-            self._drain(rest), name=f"write to connection {self.id}"
-        )
+    def _start_writer(self) -> None:
+        self._writer = self._loop.create_task(self._drain())
 
-    async def _drain(self, rest: Awaitable[None] | None) -> None:
+    async def _drain(self, rest: Awaitable[None] | None = None) -> None:
+        """Be the connection's writer, for as long as frames wait."""
+        self._writer = asyncio.current_task()
+        assert self._writer
+        self._writer.set_name(f"write to connection {self.id}")
         try:
             if rest is not None:
                 await self._finish(rest)
             while self._outbox:
-                await self._finish(self._send(self._outbox.popleft()))
+                await self._finish(self._call(self._outbox.popleft()))
         finally:
             self._writer = None
+
+    async def _call(self, message: Message) -> None:
+        await self._send(message)
 
     async def _finish(self, sending: Awaitable[None]) -> None:
         try:
             await sending
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            logger.debug("Connection %s did not take a frame.", self.id, exc_info=True)
         except Exception:  # Servers differ in what they raise for a client gone.
             logger.debug("Connection %s did not take a frame.", self.id, exc_info=True)
 
@@ -329,17 +355,33 @@ class _Rest:
                 return
 
 
-def start(coroutine: Coroutine[Any, Any, None]) -> Awaitable[None] | None:
-    """Run a coroutine until it has to wait; return the rest, or None at its end.
+def start(send: Send, message: Message) -> Awaitable[None] | None:
+    """Send until that has to wait; return the rest, or None at its end.
 
     A server's ``send`` seldom waits, and a task for each frame would cost more
-    than the frame. What waits is finished by a task, which sees the future that
-    the coroutine waits for as if it had awaited it itself.
+    than the frame. The rest is for the task that has called this: a timeout within
+    ``send`` cancels the task that it has begun in.
     """
     try:
-        return _Rest(coroutine, coroutine.send(None))
+        sending = send(message)
+        if type(sending) is not CoroutineType:
+            sending = _wait_for(sending)
+        return _Rest(sending, sending.send(None))
     except StopIteration:
         return None
-    except Exception:  # As in LocalConnection._finish.
+    except (Exception, asyncio.CancelledError):  # Of another task that it waits for.
         logger.debug("A connection did not take a frame.", exc_info=True)
         return None
+
+
+async def _wait_for(sending: Awaitable[None]) -> None:
+    await sending
+
+
+def _is_cancelled() -> bool:
+    """Return whether the running task is, and not only one that it waited for.
+
+    Python 3.10 cannot tell: the task ends.
+    """
+    cancelling = getattr(asyncio.current_task(), "cancelling", None)
+    return cancelling is None or cancelling() > 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Iterator, NamedTuple
 
 from .connection import LocalConnection, Message
 from .stores.base import Entry, Member
@@ -65,6 +65,14 @@ class Membership:
             self._held.append(lambda: action(argument))
         elif not self.silent:
             action(argument)
+
+    def write(self, frame: Message) -> Awaitable[None] | None:
+        """Write a frame to a member's client; see LocalConnection.write()."""
+        if self.state is JOINING:
+            self.deliver(self.connection.write_later, frame)
+        elif not self.silent:
+            return self.connection.write(frame)
+        return None
 
     def begin(self, request: Request) -> None:
         """Wish to join."""
@@ -140,11 +148,18 @@ class LocalGroup:
         """Whether a member's hooks are told of changes."""
         return any(one.hooked for one in self.members)
 
-    def write(self, frame: Message, exclude: frozenset[str]) -> None:
-        """Send a frame to every member's client."""
+    def write(
+        self, frame: Message, exclude: frozenset[str]
+    ) -> Iterator[Awaitable[None]]:
+        """Send a frame to every member's client; yield what a slow one leaves to do.
+
+        A Receiver goes on with the next member in another task.
+        """
         for membership in list(self.members):
             if exclude.isdisjoint(membership.connection.ids):
-                membership.deliver(membership.connection.write, dict(frame))
+                rest = membership.write(dict(frame))
+                if rest is not None:
+                    yield rest
 
     def put(self, message: Message, exclude: frozenset[str] = frozenset()) -> None:
         """Give a message to every member's handlers."""

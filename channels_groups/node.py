@@ -8,14 +8,14 @@ import os
 import socket
 import time
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Callable, Coroutine, TypeVar
+from typing import TYPE_CHECKING, Any, Coroutine, TypeVar
 
 from channels.db import aclose_old_connections
 
 from . import shutdown
 from .announcer import Announcer, check_not_announcing, check_not_awaited
 from .changes import Changes
-from .connection import LocalConnection, Message
+from .connection import LocalConnection, Message, Send
 from .facts import check_info
 from .membership import Membership
 from .shard import Shard
@@ -86,7 +86,7 @@ class Node:
         manager: GroupManager,
         consumer: Any,
         scope: Message,
-        send: Callable[[Message], Coroutine[Any, Any, None]],
+        send: Send,
     ) -> tuple[Node, LocalConnection]:
         """Return the running loop's node with a new connection in it."""
         for key in list(_nodes):

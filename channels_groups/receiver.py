@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from typing import Any, Callable
+from typing import Any, Awaitable, Callable, Iterable, Iterator
 
 logger = logging.getLogger("channels_groups")
+
+#: What a handler has yet to do. It yields what the task that runs it is to await.
+Doing = Iterable[Awaitable[None]]
 
 #: Seconds between two attempts while the layer or the store fails.
 RETRY = 0.25
@@ -18,6 +21,10 @@ ENDING = 1.5
 class Receiver:
     """Read one channel of the layer, whatever happens to the layer.
 
+    Handlers run in the task that reads, and so does the beginning of a client's
+    ``send``. Where that has to wait, the task stays with it, and another one reads
+    on: a timeout within ``send`` cancels the task in which it has begun.
+
     ``beside``: another Receiver of this event loop and layer is always reading.
     """
 
@@ -25,7 +32,7 @@ class Receiver:
         self,
         layer: Any,
         channel: str,
-        handle: Callable[[dict[str, Any]], None],
+        handle: Callable[[dict[str, Any]], Doing | None],
         beside: bool = False,
     ) -> None:
         self.channel = channel
@@ -34,9 +41,9 @@ class Receiver:
         self._buffers = _find_buffers(layer) if beside else None
         #: It ended within the layer's receive(), which has cleaned up then.
         self._cancelled = False
-        self._task = asyncio.get_running_loop().create_task(
-            self._run(), name=f"receive from {channel}"
-        )
+        self._loop = asyncio.get_running_loop()
+        self._end: asyncio.Future[None] = self._loop.create_future()
+        self._read_on(iter(()))
 
     async def stop(self) -> None:
         """Stop, once, and wait for the end."""
@@ -44,7 +51,7 @@ class Receiver:
         if not await self.wait(ENDING):
             # Pub/sub waits for a Redis that is away; then it is a stray.
             self._task.cancel()
-            await asyncio.wait([self._task])
+            await asyncio.wait([self._end])
         if self._buffers is not None:
             self._buffers.pop(self.channel, None)
         elif not self._cancelled:
@@ -52,11 +59,30 @@ class Receiver:
 
     async def wait(self, timeout: float) -> bool:
         """Wait for the end that a StopReceiving brings; return if it came."""
-        done, _ = await asyncio.wait([self._task], timeout=timeout)
+        done, _ = await asyncio.wait([self._end], timeout=timeout)
         return bool(done)
 
-    async def _run(self) -> None:
+    def _read_on(self, doing: Iterator[Awaitable[None]]) -> None:
+        """Let a new task finish what is being done, and read."""
+        self._task = self._loop.create_task(
+            self._run(doing), name=f"receive from {self.channel}"
+        )
+        self._task.add_done_callback(self._note_end)
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        if task is self._task:
+            self._end.set_result(None)
+
+    async def _run(self, doing: Iterator[Awaitable[None]]) -> None:
         while True:
+            try:
+                slow = next(doing, None)
+            except StopReceiving:
+                return
+            if slow is not None:
+                self._read_on(doing)
+                await slow
+                return
             try:
                 message = await self._receive()
             except asyncio.CancelledError:
@@ -67,13 +93,16 @@ class Receiver:
                 logger.debug("No message from the layer.", exc_info=True)
                 await asyncio.sleep(RETRY)
                 continue
-            try:
-                self._handle(message)
-            except StopReceiving:
-                return
-            except Exception:
-                what = "A message from the channel layer was dropped."
-                logger.exception(what, extra={"channel": self.channel})
+            doing = self._do(message)
+
+    def _do(self, message: dict[str, Any]) -> Iterator[Awaitable[None]]:
+        try:
+            yield from self._handle(message) or ()
+        except StopReceiving:
+            raise
+        except Exception:
+            what = "A message from the channel layer was dropped."
+            logger.exception(what, extra={"channel": self.channel})
 
     async def _receive(self) -> Any:
         if self._buffers is None:

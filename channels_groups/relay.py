@@ -13,7 +13,7 @@ from . import names
 from .connection import Message, to_frame
 from .deadline import in_time
 from .exceptions import StoreUnavailable
-from .receiver import Receiver, StopReceiving, find_strays, give_up_stray
+from .receiver import Doing, Receiver, StopReceiving, find_strays, give_up_stray
 from .stores.base import Entry
 from .thread import OwnThread
 
@@ -47,7 +47,7 @@ class Relay:
         self.started = False
         self._heard: dict[str, asyncio.Future[None]] = {}
         self._thread = OwnThread() if self._store.layer_may_block else None
-        self._kinds: dict[str, Callable[[Message], None]] = {
+        self._kinds: dict[str, Callable[[Message], Doing | None]] = {
             "groups.send": self._send,
             "groups.event": self._event,
             "groups.change": self._change,
@@ -182,19 +182,20 @@ class Relay:
 
     # What arrives
 
-    def _handle(self, message: Message) -> None:
+    def _handle(self, message: Message) -> Doing | None:
         kind = self._kinds.get(message["type"])
         if kind is None:
             what = "A node got a message of unknown type %r."
             extra = {"alias": self._node.alias, "shard": self._shard}
             logger.warning(what, message["type"], extra=extra)
-        else:
-            kind(message)
+            return None
+        return kind(message)
 
-    def _send(self, message: Message) -> None:
+    def _send(self, message: Message) -> Doing | None:
         group = self._groups.get(message["group"])
-        if group:
-            group.write(to_frame(message), frozenset(message["exclude"]))
+        if group is None:
+            return None
+        return group.write(to_frame(message), frozenset(message["exclude"]))
 
     def _event(self, message: Message) -> None:
         group = self._groups.get(message["group"])

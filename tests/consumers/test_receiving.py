@@ -18,7 +18,8 @@ from channels_groups.receiver import (
 
 from ..helpers import layers
 from ..helpers.eventually import aeventually
-from .chats import AsyncChat, cases
+from ..helpers.timeouts import timeout
+from .chats import AsyncChat, async_only, cases
 
 
 @pytest.fixture
@@ -192,3 +193,43 @@ async def test_receivers_beside_another_hear_what_is_theirs(layer):
     for receiver in [*several, main]:
         await receiver.stop()
     assert not layer.receive_buffer.keys() & set(channels)
+
+
+@async_only
+async def test_slow_clients_time_out_each_for_itself(connect, configure):
+    """Their middleware's timeout is around a send that a receiver has begun."""
+    configure(CHANGE_INTERVAL=0)
+    clients = [await connect(HurriedChat, "room", client_reads=True) for _ in range(6)]
+    slow = clients[1], clients[2], clients[4]
+    for client in slow:
+        client.scope["client_reads"] = False
+    group = get_group("room")
+    for number in range(3):
+        await group.asend(str(number))
+    for client in set(clients).difference(slow):
+        assert await client.frames(3) == ["0", "1", "2"]
+    await aeventually(lambda: [one.timeouts for one in slow], equals=[3, 3, 3])
+    for client in slow:
+        client.scope["client_reads"] = True
+    await group.asend("again")
+    for client in clients:
+        assert await client.receive_from() == "again"
+    assert [one.timeouts for one in clients] == [0, 3, 3, 0, 3, 0]
+
+
+class HurriedChat(AsyncChat):
+    """A consumer under a middleware that gives its client 50 ms for a frame."""
+
+    async def __call__(self, scope, receive, send):
+        scope["client"].timeouts = 0
+
+        async def hurried_send(message):
+            try:
+                async with timeout(0.05):
+                    if not scope["client_reads"]:
+                        await asyncio.Event().wait()
+                    await send(message)
+            except asyncio.TimeoutError:
+                scope["client"].timeouts += 1
+
+        return await super().__call__(scope, receive, hurried_send)

@@ -11,6 +11,7 @@ from channels_groups.manager import get_group_manager
 from channels_groups.messages import close_message
 
 from ..helpers.eventually import aeventually
+from ..helpers.timeouts import timeout
 
 ACCEPT = {"type": "websocket.accept"}
 CLOSE = {"type": "websocket.close"}
@@ -46,47 +47,85 @@ def server():
     return Server()
 
 
-@pytest.fixture
-async def connection(server):
-    """An accepted connection with an outbox of three."""
-    connection = LocalConnection(None, {"type": "websocket"}, server.send, 3)
-    await connection.send(ACCEPT)
-    yield connection
+class Layer(asyncio.Queue):
+    """A channel layer with one channel, that of a consumer."""
+
+    channel_name = "chat"
+
+    async def receive(self, channel):
+        return await self.get()
+
+
+def connect(send):
+    """Return a connection with an outbox of three."""
+    layer = Layer()
+    connection = LocalConnection(layer, {"type": "websocket"}, send, 3)
+    connection.listen(layer, beside=False)
+    return connection
+
+
+async def write(connection, texts):
+    """Write a frame of each letter as its group does, in a receiver's task."""
+    for text in texts:
+        connection.consumer.put_nowait({"type": "groups.send", "text": text})
+    while not connection.consumer.empty():
+        await asyncio.sleep(0)
+
+
+async def end(connection):
     connection.ended = True
     await connection.finish()
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+@pytest.fixture
+async def connection(server):
+    """An accepted connection."""
+    connection = connect(server.send)
+    await connection.send(ACCEPT)
+    yield connection
+    await end(connection)
+
+
 async def test_a_frame_goes_at_once_without_a_task(connection, server):
-    connection.write(frame("a"))
-    connection.write(frame("b"))
+    tasks = asyncio.all_tasks()
+    await write(connection, "ab")
     assert server.texts == ["a", "b"]
-    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert asyncio.all_tasks() == tasks
 
 
 async def test_frames_wait_for_a_slow_client_in_order(connection, server):
     server.reads.clear()
-    for text in "abcd":
-        connection.write(frame(text))
+    await write(connection, "abcd")
     await asyncio.sleep(0)
     assert server.texts == []
     server.reads.set()
     await aeventually(lambda: server.texts, equals=list("abcd"))
-    connection.write(frame("e"))
+    await write(connection, "e")
     await aeventually(lambda: server.texts, equals=list("abcde"))
+
+
+async def test_frames_written_from_elsewhere_go_in_order_too(connection, server):
+    server.reads.clear()
+    await write(connection, "a")
+    connection.write_later(frame("b"))
+    server.reads.set()
+    await aeventually(lambda: server.texts, equals=["a", "b"])
+    connection.write_later(frame("c"))
+    await write(connection, "d")
+    await aeventually(lambda: server.texts, equals=list("abcd"))
 
 
 async def test_a_client_too_slow_is_closed_and_told(connection, server, caplog):
     caplog.set_level("INFO", "channels_groups")
     server.reads.clear()
-    for text in "abcde":
-        connection.write(frame(text))
+    await write(connection, "abcde")
     message = await connection.receive()
     assert message == {"type": "websocket.disconnect", "code": 1013}
     close = {"type": "websocket.close", "code": 1013, "reason": "too slow"}
     await aeventually(lambda: close in server.sent)
     assert connection.id in caplog.text and "3 messages behind" in caplog.text
-    connection.write(frame("f"))
+    await write(connection, "f")
     assert server.texts == []
 
 
@@ -124,29 +163,26 @@ async def test_a_consumer_too_slow_is_closed(connection, server, caplog):
 
 
 async def test_frames_are_held_until_the_accept(server):
-    connection = LocalConnection(None, {"type": "websocket"}, server.send, 3)
-    connection.write(frame("a"))
-    connection.write(frame("b"))
+    connection = connect(server.send)
+    await write(connection, "ab")
     assert server.sent == []
     await connection.send(ACCEPT)
     await aeventually(lambda: server.texts, equals=["a", "b"])
     assert server.sent[0] == ACCEPT
-    connection.write(frame("c"))
+    await write(connection, "c")
     await aeventually(lambda: server.texts, equals=["a", "b", "c"])
-    connection.ended = True
-    await connection.finish()
+    await end(connection)
 
 
 async def test_what_was_held_for_a_refused_handshake_is_dropped(server):
-    connection = LocalConnection(None, {"type": "websocket"}, server.send, 3)
-    connection.write(frame("a"))
+    connection = connect(server.send)
+    await write(connection, "a")
     await connection.send(CLOSE)
-    connection.write(frame("b"))
+    await write(connection, "b")
     await connection.send(ACCEPT)
     await asyncio.sleep(0)
     assert server.sent == [CLOSE]
-    connection.ended = True
-    await connection.finish()
+    await end(connection)
 
 
 async def test_closing_twice_closes_once(connection, server):
@@ -176,20 +212,19 @@ async def test_closing_does_not_wait_for_the_client(server, monkeypatch):
 
 async def test_a_server_that_raises_is_no_error_here(connection, server):
     server.error = RuntimeError("the client is gone")
-    connection.write(frame("a"))
+    await write(connection, "a")
     server.reads.clear()
-    connection.write(frame("b"))
+    await write(connection, "b")
     server.reads.set()
     await asyncio.sleep(0.01)
     server.error = None
-    connection.write(frame("c"))
+    await write(connection, "c")
     await aeventually(lambda: server.texts, equals=["c"])
 
 
 async def test_finishing_ends_what_is_under_way(connection, server):
     server.reads.clear()
-    connection.write(frame("a"))
-    connection.write(frame("b"))
+    await write(connection, "ab")
     connection.ended = True
     await connection.finish()
     assert server.texts == []
@@ -269,86 +304,124 @@ async def test_what_would_lose_its_order_is_not_merged(
     assert (await connection.receive())["change"] == later
 
 
-# start()
+# Sends that are not the server's own
 
 
-async def test_what_never_waits_is_done_at_once():
-    seen = []
+async def test_a_timeout_in_a_slow_send_ends_that_send_only(server):
+    """It is bound to the task that the send has begun in."""
 
-    async def send():
-        seen.append(1)
+    async def send(message):
+        await asyncio.wait_for(server.send(message), 0.05)
 
-    assert start(send()) is None
-    assert seen == [1]
-
-
-async def test_what_waits_is_finished_by_who_awaits_the_rest():
-    event, seen = asyncio.Event(), []
-
-    async def send():
-        seen.append("begun")
-        await asyncio.sleep(0)
-        await event.wait()
-        await asyncio.sleep(0.001)
-        seen.append("done")
-
-    rest = start(send())
-    assert seen == ["begun"]
-
-    async def finish():
-        await rest
-
-    finishing = asyncio.create_task(finish())
-    await asyncio.sleep(0)
-    event.set()
-    await finishing
-    assert seen == ["begun", "done"]
+    await check_that_a_send_times_out(server, send)
 
 
-async def test_a_future_that_is_done_before_the_rest_is_awaited():
+async def test_so_does_a_timeout_that_cancels_its_task(server):
+    async def send(message):
+        async with timeout(0.05):
+            await server.send(message)
+
+    await check_that_a_send_times_out(server, send)
+
+
+async def check_that_a_send_times_out(server, send):
+    connection = connect(send)
+    await connection.send(ACCEPT)
+    server.reads.clear()
+    await write(connection, "a")
+    await asyncio.sleep(0.2)
+    server.reads.set()
+    await write(connection, "b")
+    await aeventually(lambda: server.texts, equals=["b"])
+    await end(connection)
+
+
+async def test_a_send_that_awaits_what_was_cancelled_loses_its_frame_only(server):
+    cancelled = asyncio.get_running_loop().create_future()
+    cancelled.cancel()
+    bad = {"a", "c"}
+
+    async def send(message):
+        if message.get("text") == "c":
+            await asyncio.sleep(0)
+        if message.get("text") in bad:
+            await cancelled
+        await server.send(message)
+
+    connection = connect(send)
+    await connection.send(ACCEPT)
+    await write(connection, "ab")
+    assert server.texts == ["b"]
+    await write(connection, "cd")
+    await write(connection, "e")
+    await aeventually(lambda: server.texts, equals=["b", "d", "e"])
+    await end(connection)
+
+
+class Lazy:
+    """Awaitable, but no coroutine."""
+
+    def __init__(self, coroutine):
+        self.coroutine = coroutine
+
+    def __await__(self):
+        return self.coroutine.__await__()
+
+
+@pytest.mark.parametrize("wrap", [Lazy, asyncio.ensure_future])
+async def test_a_send_may_return_any_awaitable(server, wrap):
+    connection = connect(lambda message: wrap(server.send(message)))
+    await connection.send(ACCEPT)
+    await write(connection, "ab")
+    await aeventually(lambda: server.texts, equals=["a", "b"])
+    server.reads.clear()
+    await write(connection, "cd")
+    server.reads.set()
+    await aeventually(lambda: server.texts, equals=list("abcd"))
+    connection.close(4000)
+    await aeventually(lambda: server.sent[-1].get("code"), equals=4000)
+    await end(connection)
+
+
+async def test_a_send_that_is_no_coroutine_function_may_raise(server):
+    def send(message):
+        if message.get("text") == "a":
+            raise LookupError("gone")
+        return server.send(message)
+
+    connection = connect(send)
+    await connection.send(ACCEPT)
+    await write(connection, "ab")
+    assert server.texts == ["b"]
+    await end(connection)
+
+
+async def test_the_rest_of_a_send_may_be_awaited_late():
     future = asyncio.get_running_loop().create_future()
     seen = []
 
-    async def send():
+    async def send(message):
         seen.append(await future)
+        await asyncio.sleep(0)
 
-    rest = start(send())
+    rest = start(send, ACCEPT)
     future.set_result("answer")
     await asyncio.sleep(0)
     await rest
     assert seen == ["answer"]
 
 
-async def test_an_error_reaches_who_awaits_the_rest():
-    future = asyncio.get_running_loop().create_future()
-
-    async def send():
-        await future
-
-    rest = start(send())
-    future.set_exception(LookupError("gone"))
-    with pytest.raises(LookupError, match="gone"):
-        await rest
-
-
-async def test_an_error_at_once_is_swallowed():
-    async def send():
-        raise LookupError("gone")
-
-    assert start(send()) is None
-
-
-async def test_cancelling_the_rest_cancels_the_coroutine():
+async def test_cancelling_the_rest_cancels_the_send():
     seen = []
 
-    async def send():
+    async def send(message):
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             seen.append("cancelled")
             raise
 
-    rest = start(send())
+    rest = start(send, ACCEPT)
 
     async def finish():
         await rest
