@@ -37,7 +37,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--patience", type=float, default=20.0, help="to settle")
     parser.add_argument("--broken", default="", help="see tests/helpers/broken.py")
     parser.add_argument("--save", type=Path, help="add the results to this file")
-    parser.add_argument("--table", nargs="+", help="print the table of saved results")
+    parser.add_argument("--table", nargs="+", help="print that of such files, together")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""What a storm found, as a table."""
+"""What a storm found, as a table for docs/guarantees.md."""
 
 from __future__ import annotations
 
@@ -10,36 +10,39 @@ from pathlib import Path
 
 from .rounds import Result
 
-HEAD = f"{'fault':<26}{'times':>6}{'violations':>12}{'settled: median':>17}"
-HEAD += f"{'p90':>7}{'p99':>7}{'max':>7}{'excused':>9}"
+HEAD = ["| fault | times | median | p90 | worst |", "| --- | --- | --- | --- | --- |"]
 
 
 def table(results: Iterable[Result]) -> Iterator[str]:
-    """Yield the lines: each kind of fault, then all together."""
+    """Yield the lines, as docs/guarantees.md has them: each kind of fault, then all."""
     kinds: dict[str, list[Result]] = defaultdict(list)
+    violations: Counter[str] = Counter()
+    excused: Counter[str] = Counter()
     for result in results:
         kinds[result.kind].append(result)
-    yield HEAD
+        violations[result.kind] += len(result.violations)
+        excused.update(result.excused)
+    yield from HEAD
     for kind in sorted(kinds):
         yield line(kind, kinds[kind])
     yield line("all", [one for kind in kinds.values() for one in kind])
-    excused: Counter[str] = Counter()
-    for result in (one for kind in kinds.values() for one in kind):
-        excused.update(result.excused)
+    if violations.total():
+        yield f"violations: {listed(+violations)}"
     if excused:
-        yield "excused: signals that died with a process that was killed amid traffic: "
-        yield ", ".join(f"{what} {number}" for what, number in excused.items())
+        what = "signals that died with a process that was killed amid traffic"
+        yield f"excused: {what}: {listed(excused)}"
 
 
 def line(kind: str, results: list[Result]) -> str:
     """Return the line of one kind; the times are seconds after the fault's end."""
     times = sorted(one.settled for one in results if one.settled is not None)
-    violations = sum(len(one.violations) for one in results)
-    excused = sum(sum(one.excused.values()) for one in results)
-    columns = [f"{kind:<26}{len(results):>6}{violations:>12}"]
-    for share, width in ((0.5, 17), (0.9, 7), (0.99, 7), (1.0, 7)):
-        columns.append(f"{quantile(times, share):>{width}.2f}")
-    return "".join(columns) + f"{excused:>9}"
+    columns = [kind, str(len(results))]
+    columns += [f"{quantile(times, share):.1f}" for share in (0.5, 0.9, 1.0)]
+    return f"| {' | '.join(columns)} |"
+
+
+def listed(numbers: Counter[str]) -> str:
+    return ", ".join(f"{what} {number}" for what, number in numbers.items())
 
 
 def quantile(times: list[float], share: float) -> float:
