@@ -100,14 +100,16 @@ async def test_interrupted(
     client.tasks = []
     if what != "join":
         assert (await client.connect())[0]
-    monkeypatch.setattr(shard, "TIMEOUT", 0.05)
+    monkeypatch.setattr(shard, "TIMEOUT", 0.2)
     pause = Pause()
     come_between(place, pause, monkeypatch.setattr)
     begin(client, what)
-    await asyncio.wait_for(pause.reached.wait(), 5)
-    await happen(client, pause)
-    await asyncio.sleep(0.002)
-    pause.end()
+    try:
+        await asyncio.wait_for(pause.reached.wait(), 30)
+        await happen(client, pause)
+        await asyncio.sleep(0.002)
+    finally:
+        pause.end()
     for task in client.tasks:
         await task
     await aeventually(lambda: differences(client, stays), equals=[])

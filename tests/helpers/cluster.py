@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -136,8 +137,12 @@ class Node:
     def api(self, path: str) -> Any:
         """GET /api/<path> and return what the JSON says."""
         request = f"{self.url}/api/{path}"
-        with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT) as response:
-            return json.load(response)
+        try:
+            with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            error.close()  # Its socket, which Python 3.10 warns of.
+            raise
 
     def room(self, name: str) -> Any:
         """Return what this process says of a room: name, count, users, members."""
