@@ -1,4 +1,4 @@
-"""What a consumer says of itself, checked."""
+"""What a consumer says of itself, and the manager of a group, checked."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from typing import Any
 
 #: Bytes of JSON that a connection may tell about itself.
 MAX_INFO = 8 * 1024
+#: So much higher may the stack be where info is written or read again.
+MARGIN = 100
+#: No group has more members, and every store can compare with it.
+MOST = 2**31
 
 
 def check_user_id(user_id: Any) -> str | None:
@@ -42,7 +46,7 @@ def check_info(info: Any, source: str = "get_group_info()") -> dict[str, Any]:
     if not info:
         return info
     try:
-        encoded = json.dumps(info, allow_nan=False)
+        encoded = _encode(info)
     except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(
             f"{source} has under {_find_bad_key(info)!r} what is not "
@@ -57,10 +61,35 @@ def check_info(info: Any, source: str = "get_group_info()") -> dict[str, Any]:
     return decoded
 
 
+def check_limit(limit: Any) -> int | None:
+    """Return how many members there may be; a negative number is for nobody.
+
+    Raise TypeError if it is neither an int nor None.
+    """
+    if limit is None:
+        return None
+    if not isinstance(limit, int) or isinstance(limit, bool):
+        raise TypeError(
+            f"max_members() must return an int or None, not {type(limit).__name__}."
+        )
+    return min(max(0, limit), MOST)
+
+
+def _encode(info: dict[Any, Any]) -> str:
+    """Return info as JSON. What is nested too deeply fails here and nowhere later."""
+    encoded = json.dumps(info, allow_nan=False)
+    if encoded.count("[") + encoded.count("{") > MARGIN:
+        deeper: Any = info
+        for _ in range(MARGIN):
+            deeper = [deeper]
+        json.dumps(deeper)
+    return encoded
+
+
 def _find_bad_key(info: dict[Any, Any]) -> Any:
     for key, value in info.items():
         try:
-            json.dumps({key: value}, allow_nan=False)
+            _encode({key: value})
         except (TypeError, ValueError, RecursionError):
             return key
     return None

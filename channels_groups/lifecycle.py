@@ -10,7 +10,7 @@ from channels.db import database_sync_to_async
 from . import names
 from .connection import Message
 from .exceptions import GroupRejected
-from .facts import check_info, check_user_id
+from .facts import check_info, check_limit, check_user_id
 from .groups import Connection, ConnectionGroup
 from .manager import GroupManager, get_group_manager
 from .node import Node
@@ -182,5 +182,4 @@ async def _max_members(manager: GroupManager, group: ConnectionGroup) -> int | N
     """Ask the manager, in a thread if the answer is the user's code."""
     if type(manager).max_members is GroupManager.max_members:
         return manager.max_members(group)
-    limit: int | None = await database_sync_to_async(manager.max_members)(group)
-    return limit
+    return check_limit(await database_sync_to_async(manager.max_members)(group))

@@ -83,7 +83,8 @@ class GroupManager:
     def max_members(self, group: ConnectionGroup) -> int | None:
         """Return how many members the group may have, or None.
 
-        Decided atomically with the join, so no race makes one too many.
+        Decided atomically with the join, so no race makes one too many. Anything else
+        is a TypeError of set_group().
         """
         return self.settings.max_members
 

@@ -299,7 +299,8 @@ class SyncPolicy(GroupManager):
         return self.group(name)
 
     def max_members(self, group):
-        return {"small": 1, "nobody": 0}.get(group.name)
+        limits = {"small": 1, "nobody": 0, "negative": -1, "huge": 10**30}
+        return {**limits, "text": "3", "float": 3.0, "bool": True}.get(group.name)
 
 
 @pytest.fixture(params=["Policy", "SyncPolicy"])
@@ -374,10 +375,29 @@ async def test_max_members_may_be_overridden(chat, connect, configure):
     one, two = await connect(chat, "small"), await connect(chat, "large")
     with pytest.raises(GroupFull):
         await two.set_group("small")
-    with pytest.raises(GroupFull):
-        await two.set_group("nobody")
+    for name in ("nobody", "negative"):
+        with pytest.raises(GroupFull):
+            await two.set_group(name)
     await one.set_group("large")
     assert await get_group("large").acount() == 2
+    await one.set_group("huge")
+
+
+async def test_a_max_members_that_is_no_number_harms_nobody_else(
+    chat, connect, configure, caplog
+):
+    configure(MANAGER=f"{__name__}.SyncPolicy")
+    client = await connect(chat, "room")
+    for name, kind in (("text", "str"), ("float", "float"), ("bool", "bool")):
+        for verb in (client.set_group, client.join_group):
+            with pytest.raises(TypeError, match=rf"max_members\(\) .* not {kind}"):
+                await verb(name)
+    assert client.consumer.joined_groups == {"room"}
+    other = await connect(chat, "room")
+    assert await members("room") == {client.id, other.id}
+    await client.set_group(None)
+    assert await members("room") == {other.id}
+    assert "writer" not in caplog.text
 
 
 async def test_a_consumer_class_may_have_a_manager_of_its_own(chat, connect, events):
