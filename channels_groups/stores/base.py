@@ -391,7 +391,7 @@ class BaseStore(ABC):
 
     @abstractmethod
     async def summaries(self, shard: int, groups: Sequence[str]) -> list[Summary]:
-        """Look at some groups of one shard at one moment.
+        """Look at some groups of one shard, each at one moment.
 
         Raise StoreRebuilding while the living nodes write back what was lost.
         """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections import Counter
 from dataclasses import replace
 from typing import Any, Awaitable, Mapping, Sequence
 from weakref import WeakKeyDictionary
@@ -226,13 +227,14 @@ class RedisStore(BaseStore):
         return count
 
     async def user_count(self, group: str) -> int:
-        keys = self._keys("leases")
-        answer = await self._read(self.shard(group), USERS, keys, [group])
-        return int(answer[0])
+        users, gone, share = await self._count_users(group)
+        return users - round(len(gone) * share)
 
     async def users(self, group: str) -> set[str]:
         shard, key = self.shard(group), f"{self.prefix}users:{group}"
-        _, *gone = await self._read(shard, USERS, self._keys("leases"), [group])
+        there, gone, _ = await self._count_users(group)
+        if not there:
+            return set()
         users: set[bytes] = set()
         cursor = None
         while cursor != 0:
@@ -247,10 +249,17 @@ class RedisStore(BaseStore):
 
     async def summaries(self, shard: int, groups: Sequence[str]) -> list[Summary]:
         keys = self._keys("leases", "index", "told", "rebuilding", "void")
-        answer = await self._read(shard, SUMMARIES, keys, [_pack([*groups])])
-        if answer is None:
-            raise StoreRebuilding
-        return [Summary(*one) for one in answer]
+        found: list[Summary] = []
+        while len(found) < len(groups):
+            args = [_pack([*groups[len(found) :]])]
+            answer = await self._read(shard, SUMMARIES, keys, args)
+            if answer is None:
+                raise StoreRebuilding
+            for revision, count, users in answer:
+                if users < 0:
+                    users = await self.user_count(groups[len(found)])
+                found.append(Summary(revision, count, users))
+        return found
 
     async def user_members(
         self, user_id: str, cursor: Any
@@ -303,8 +312,14 @@ class RedisStore(BaseStore):
         self, shard: int, first: int, size: int, ascending: bool = False
     ) -> list[tuple[str, int]]:
         keys = self._keys("index", "leases")
-        args = [first, size, "1" if ascending else ""]
-        return _counts(await self._read(shard, RANKING, keys, args))
+        found: list[tuple[str, int]] = []
+        while len(found) < size:
+            args = [first + len(found), size - len(found), "1" if ascending else ""]
+            looked, *page = await self._read(shard, RANKING, keys, args)
+            found += _counts(page)
+            if len(page) < 2 * looked:
+                break
+        return found
 
     async def group_count(self) -> int:
         return sum([await self._count_groups(shard) for shard in range(self.shards)])
@@ -361,6 +376,28 @@ class RedisStore(BaseStore):
         id, record, owner = answer[7:]
         former = self.records.unpack(id, record)
         return replace(_answer(*answer[:7]), former=former, owner=owner.decode())
+
+    async def _count_users(self, group: str) -> tuple[int, set[bytes], float]:
+        """Count the users of a group, and name those who are on gone nodes only.
+
+        A part of such members is read at a time. The last number is the share of them
+        that was not evicted meanwhile: as many of the users are not counted any more.
+        """
+        shard, keys = self.shard(group), self._keys("index", "leases")
+        read, node, cursor = 0, b"", b"0"
+        members: dict[bytes, bytes] = {}
+        connections: dict[bytes, int] = {}
+        while True:
+            answer = await self._read(shard, USERS, keys, [group, node, cursor])
+            users, left, looked, node, cursor, *found = answer
+            read += looked
+            members.update(zip(found[::3], found[1::3]))
+            connections.update(zip(found[1::3], map(int, found[2::3])))
+            if not node:
+                break
+        there = Counter(members.values())
+        gone = {user for user, number in there.items() if connections[user] <= number}
+        return users, gone, min(left / read, 1) if read else 0
 
     async def _count_groups(self, shard: int) -> int:
         """Count all but those of the gone, which are looked at a page at a time."""

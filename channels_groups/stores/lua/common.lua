@@ -36,6 +36,8 @@
 local prefix = ARGV[1]
 local call = redis.call
 local LINGERING = '~'
+-- What a reading script looks at, at most: it blocks the server as long as it runs.
+local PART = 500
 
 local function members_key(group, node)
   return prefix .. 'members:' .. group .. ':' .. node
@@ -50,9 +52,8 @@ local function expired(leases)
   return call('ZRANGEBYSCORE', leases, '-inf', now())
 end
 
--- Take the members of expired nodes out of {group, count, group, count, ...}.
-local function living(leases, entries)
-  local gone = expired(leases)
+-- Take the members of nodes out of {group, count, group, count, ...}.
+local function without(gone, entries)
   for i = 1, #entries, 2 do
     local count = tonumber(entries[i + 1])
     for _, node in ipairs(gone) do
@@ -113,30 +114,17 @@ local function last_told(told_groups, group)
   return tonumber(call('ZSCORE', told_groups, group) or 0)
 end
 
--- How many members of a group are on other nodes than these.
-local function count_without(index, group, nodes)
-  local count = tonumber(call('ZSCORE', index, group) or 0)
+-- How many members of a group are on these nodes.
+local function count_on(group, nodes)
+  local count = 0
   for _, node in ipairs(nodes) do
-    count = count - call('HLEN', members_key(group, node))
+    count = count + call('HLEN', members_key(group, node))
   end
   return count
 end
 
--- The users of a group all of whose connections are on these nodes.
-local function users_only_on(group, nodes)
-  local connections, users = {}, {}
-  for _, node in ipairs(nodes) do
-    for _, record in ipairs(call('HVALS', members_key(group, node))) do
-      local user = user_of(record)
-      if user then connections[user] = (connections[user] or 0) + 1 end
-    end
-  end
-  for user, number in pairs(connections) do
-    if tonumber(call('HGET', prefix .. 'users:' .. group, user) or 0) <= number then
-      users[#users + 1] = user
-    end
-  end
-  return users
+local function count_without(index, group, nodes)
+  return tonumber(call('ZSCORE', index, group) or 0) - count_on(group, nodes)
 end
 
 -- A name that is not plain text, as that of a sealed user, would be no good key.

@@ -4,7 +4,9 @@
 -- Returns {next cursor (0 at the end), {group, count, group, count, ...}}.
 
 local index, leases = unpack(KEYS)
-local pattern, cursor, size = ARGV[2], ARGV[3], ARGV[4]
+local pattern, cursor, size = ARGV[2], ARGV[3], tonumber(ARGV[4])
 
+local gone = expired(leases)
+size = math.min(size, math.ceil(PART / math.max(#gone, 1)))
 local page = call('ZSCAN', index, cursor, 'MATCH', pattern, 'COUNT', size)
-return {page[1], living(leases, page[2])}
+return {page[1], without(gone, page[2])}

@@ -1,10 +1,13 @@
 -- List groups from a rank on, with their counts: most members first, or fewest.
 -- KEYS: index, leases
 -- ARGV: prefix, first rank, how many, '1' for fewest members first
--- Returns {group, count, group, count, ...}.
+-- Returns {how many of them it has looked for, group, count, group, count, ...}.
 
 local index, leases = unpack(KEYS)
 local first, size = tonumber(ARGV[2]), tonumber(ARGV[3])
 
+local gone = expired(leases)
+size = math.min(size, math.ceil(PART / math.max(#gone, 1)))
 local range = ARGV[4] == '1' and 'ZRANGE' or 'ZREVRANGE'
-return living(leases, call(range, index, first, first + size - 1, 'WITHSCORES'))
+local entries = call(range, index, first, first + size - 1, 'WITHSCORES')
+return {size, unpack(without(gone, entries))}
