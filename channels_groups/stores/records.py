@@ -15,7 +15,9 @@ import msgpack
 from .base import Confirm, Join, Member, Operation, Update
 from .cipher import make_cipher
 
-_hexadecimal = re.compile("[0-9a-f]{32}")
+#: Channel names of channels_redis, core and any: random digits at their end.
+_core = re.compile(r"specific\.([0-9a-f]{32})!([0-9a-f]{32})")
+_other = re.compile(r"(.*)([0-9a-f]{32})", re.DOTALL)
 _time = struct.Struct(">d")
 
 
@@ -48,8 +50,8 @@ class Records:
             user_id = self.open_user(rest[: int(digits)])
             rest = rest[int(digits) :]
         [joined_at] = _time.unpack(rest[: _time.size])
-        channel, info = msgpack.unpackb(self._cipher.open(rest[_time.size :]))
-        info = json.loads(info) if info else {}
+        channel, *about = msgpack.unpackb(self._cipher.open(rest[_time.size :]))
+        info = json.loads(about[0]) if about else {}
         return Member(id.decode(), _unpack_channel(channel), user_id, info, joined_at)
 
     def open_user(self, user: bytes) -> str:
@@ -61,9 +63,10 @@ class Records:
         return self._cipher.seal(user_id.encode())
 
     def _record(self, member: Member, user: bytes | bool) -> bytes:
-        info = json.dumps(member.info, separators=(",", ":")) if member.info else ""
-        channel = _pack_channel(member.channel_name)
-        rest = self._cipher.seal(msgpack.packb([channel, info]))
+        about = [_pack_channel(member.channel_name)]
+        if member.info:
+            about.append(json.dumps(member.info, separators=(",", ":")))
+        rest = self._cipher.seal(msgpack.packb(about))
         rest = _time.pack(member.joined_at) + rest
         if isinstance(user, bytes):
             return b"%d:%b%b" % (len(user), user, rest)
@@ -71,12 +74,16 @@ class Records:
 
 
 def _pack_channel(channel: str) -> Any:
-    """Halve the hexadecimal digits that channel names of channels_redis end with."""
-    head, mark, tail = channel.rpartition("!")
-    if mark and _hexadecimal.fullmatch(tail):
-        return [head, bytes.fromhex(tail)]
+    """Halve the hexadecimal digits: below 64 bytes a record is kept compactly."""
+    if found := _core.fullmatch(channel):
+        return bytes.fromhex(found[1] + found[2])
+    if found := _other.fullmatch(channel):
+        return [found[1], bytes.fromhex(found[2])]
     return channel
 
 
 def _unpack_channel(channel: Any) -> str:
-    return channel if isinstance(channel, str) else f"{channel[0]}!{channel[1].hex()}"
+    if isinstance(channel, bytes):
+        digits = channel.hex()
+        return f"specific.{digits[:32]}!{digits[32:]}"
+    return channel if isinstance(channel, str) else f"{channel[0]}{channel[1].hex()}"

@@ -17,6 +17,9 @@ MEMBERS = [
     Member("e", "x!" + "0" * 31 + "g", "\x00:\n", {"n": 2**80, "s": "\ud800"}, 3.0),
     Member("f", "!" + "0" * 32, "Zoë ☃ " * 100, {"x": "y" * 8000}, 4.0),
     Member("g", "a!b!" + "f" * 32, "0", {"float": 1e300, "t": True}, 5.0),
+    Member("h", f"specific.{'0f' * 16}!{'a1' * 16}", "ann", {"a": 1}, 6.0),
+    Member("i", f"specific.{'0f' * 16}!{'a1' * 16}\n", "ann", {}, 7.0),
+    Member("j", "asgispecific." + "0f" * 16, "ann", {}, 8.0),
 ]
 
 
