@@ -1,8 +1,9 @@
 """A process of WebSocket clients, driven by JSON lines on stdin.
 
 {"do": "connect", "urls": [...], "count": n for each, "speaks": ..., "at_once": n}
-{"do": "burst", "request": text, "frames": n}   the first client sends the request;
-    answers when all clients together have got so many frames
+{"do": "burst", "request": text, "frames": n, "senders": n}
+    the first clients send the request; answers when all clients together have got so
+    many frames
 {"do": "wait", "frames": n}     answers when so many frames have come since "connect"
 {"do": "close"}
 Each answer has the seconds that it took and the seconds of CPU spent here.
@@ -116,9 +117,10 @@ class Process:
             *(connect(url) for _ in range(count) for url in urls)
         )
 
-    async def burst(self, request, frames):
+    async def burst(self, request, frames, senders=1):
         self.counter.count = 0
-        self.clients[0].request(request)
+        for client in self.clients[:senders]:
+            client.request(request)
         await self.counter.wait(frames)
 
     async def wait(self, frames):

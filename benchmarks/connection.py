@@ -9,7 +9,7 @@ from .servers import Clients, Server
 
 
 async def run(report: Report, redis: RedisServer, scratch: Path) -> None:
-    count = 50 if report.quick else 1000
+    count = 20 if report.quick else 1000
     clients = await Clients.start()
     probes = {
         "Channels alone": Probe(clients, scratch, "bare/", count),
@@ -22,14 +22,12 @@ async def run(report: Report, redis: RedisServer, scratch: Path) -> None:
             "us a connect",
             {name: probe.connect for name, probe in probes.items()},
             against="Channels alone",
-            rounds=min(report.rounds, 5),
         )
-        await report.compare(
+        report.add_ratios(
             f"memory of the server process for each of {count:,}",
             "kB a connection",
-            {name: probe.memory for name, probe in probes.items()},
+            {name: probe.sizes for name, probe in probes.items()},
             against="Channels alone",
-            rounds=1,
         )
     finally:
         await clients.stop()
@@ -43,7 +41,8 @@ class Probe:
         self._scratch = scratch
         self._path = path
         self._count = count
-        self._sizes: list[float] = []
+        #: kB of the server for each connection, of each round.
+        self.sizes: list[float] = []
 
     async def connect(self) -> float:
         """Return microseconds for each connect."""
@@ -53,11 +52,8 @@ class Probe:
             await self._clients.do("connect", urls=urls, count=5)
             before = server.memory()
             answer = await self._clients.do("connect", urls=urls, count=self._count)
-            self._sizes.append((server.memory() - before) / self._count)
+            self.sizes.append((server.memory() - before) / self._count)
             await self._clients.do("close")
         finally:
             server.stop()
         return answer["seconds"] / self._count * 1e6
-
-    async def memory(self) -> float:
-        return sorted(self._sizes)[len(self._sizes) // 2]

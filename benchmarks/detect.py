@@ -29,7 +29,6 @@ async def run(report: Report, redis: RedisServer, scratch: Path) -> None:
             contenders,
             against=f"{sizes[0]:,} members",
             targets={name: "<= 3 s" for name in contenders},
-            rounds=min(report.rounds, 5),
         )
     finally:
         await clients.stop()

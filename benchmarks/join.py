@@ -25,11 +25,12 @@ from .report import Report
 ROOMS = 10
 #: Connections at a time -> pairs of each in one sample.
 CROWDS = {1: 100, 64: 4, 1000: 1}
-QUICK = {1: 10, 64: 1}
+QUICK = {1: 5, 20: 1}
 #: Calls of a peer under way at once: more would not be faster, only open more
 #: connections to Redis.
 BOUND = 50
 
+LAYERS = ("core", "pubsub")
 SIGNALS = [
     signals.group_created,
     signals.group_join,
@@ -45,12 +46,14 @@ Pair = Callable[[Any, str], Awaitable[None]]
 
 
 async def run(report: Report, redis: RedisServer, scratch: Path) -> None:
-    for layer in ("core", "pubsub"):
+    for layer in LAYERS:
         await compare_pairs(report, layer)
-    for layer in ("core", "pubsub"):
+    for layer in LAYERS:
         await compare_rooms_of_their_own(report, layer)
-    await compare_receivers(report)
-    await compare_told(report)
+    for layer in LAYERS:
+        await compare_receivers(report, layer)
+    for layer in LAYERS:
+        await compare_told(report, layer)
 
 
 async def compare_pairs(report: Report, layer: str) -> None:
@@ -68,7 +71,7 @@ async def compare_pairs(report: Report, layer: str) -> None:
                 "us a pair",
                 contenders,
                 against=against,
-                targets={"set_group pair": TARGETS[layer][crowd]},
+                targets={"set_group pair": TARGETS[layer].get(crowd, "")},
             )
 
 
@@ -91,51 +94,63 @@ async def compare_rooms_of_their_own(report: Report, layer: str) -> None:
             )
 
 
-async def compare_receivers(report: Report) -> None:
+async def compare_receivers(report: Report, layer: str) -> None:
     """What signal receivers cost: none, async ones, sync ones; and metrics."""
-    async with Lab(report, "core") as lab:
-        for crowd in [one for one in lab.crowds if one <= 64]:
-            plain = lab.sample(tracked, crowd)
+    async with Lab(report, layer) as lab:
+        cases = [(crowd, False) for crowd in lab.crowds] + [(lab.crowds[-1], True)]
+        for crowd, own in cases:
+            plain = lab.sample(tracked, crowd, own=own)
             contenders = {
                 "no receivers": plain,
                 "async receivers": listening(areceive, plain),
                 "sync receivers": listening(receive, plain),
                 "metrics": counting(lab.store, plain),
             }
+            rooms = "a room for each" if own else "shared rooms"
             await report.compare(
-                f"core, all four signals, {crowd} at a time",
+                f"{layer}, {rooms}, all four signals, {crowd:,} at a time",
                 "us a pair",
                 contenders,
                 against="no receivers",
             )
 
 
-async def compare_told(report: Report) -> None:
+async def compare_told(report: Report, layer: str) -> None:
     """The pairs of several crowds in a row, so that telling falls into the time."""
-    async with Lab(report, "core") as untold, Lab(report, "core", Told) as told:
+    async with Lab(report, layer) as untold, Lab(report, layer, Told) as told:
         crowd = untold.crowds[-1]
-        await report.compare(
-            f"core, every member told of changes, {crowd:,} at a time, thrice",
-            "us a pair",
-            {
-                "untold": untold.sample(tracked, crowd, times=3, pause=0.3),
-                "told": told.sample(tracked, crowd, times=3, pause=0.3),
-            },
-            against="untold",
-            targets={"told": "<= 1.5"},
-        )
+        for own in (False, True):
+            rooms = "a room for each" if own else "shared rooms"
+            options = {"own": own, "times": 3, "pause": 0.3}
+            is_target = layer == "core" and not own
+            await report.compare(
+                f"{layer}, {rooms}, everybody told, {crowd:,} at a time, thrice",
+                "us a pair",
+                {
+                    "untold": untold.sample(tracked, crowd, **options),
+                    "told": told.sample(tracked, crowd, **options),
+                },
+                against="untold",
+                targets={"told": "<= 1.5"} if is_target else {},
+            )
 
 
 class Lab:
     """A crowd of connections on one layer, and rooms that others hold open."""
 
-    def __init__(self, report: Report, layer: str, consumer: type = Untold) -> None:
+    def __init__(
+        self,
+        report: Report,
+        layer: str,
+        consumer: type = Untold,
+        rooms: int = ROOMS,
+    ) -> None:
         self._times = QUICK if report.quick else CROWDS
         self.crowds = list(self._times)
         self.layer = get_channel_layer(layer)
         self._alias = layer
         self._consumer = consumer
-        self._rooms = [f"{consumer.__name__}-{index}" for index in range(ROOMS)]
+        self._rooms = [f"{consumer.__name__}-{index}" for index in range(rooms)]
         self._bound = asyncio.Semaphore(BOUND)
         self._stack = AsyncExitStack()
         self._crowd: Any = []
@@ -143,11 +158,12 @@ class Lab:
     async def __aenter__(self) -> "Lab":
         from channels_groups.manager import get_group_manager
 
-        everybody = Connections(self._consumer, self._alias, self.crowds[-1] + ROOMS)
+        count, rooms = self.crowds[-1], len(self._rooms)
+        everybody = Connections(self._consumer, self._alias, count + rooms)
         consumers = await self._stack.enter_async_context(everybody)
-        holders, self._crowd = consumers[:ROOMS], consumers[ROOMS:]
-        for room, holder in zip(self._rooms, holders):
-            await holder.join_group(room)
+        self._crowd, holders = consumers[:count], consumers[count:]
+        holding = zip(holders, self._rooms)
+        await asyncio.gather(*(holder.join_group(room) for holder, room in holding))
         self.store = get_group_manager(self._alias).store
         self._redis = self.store.client(0)
         return self

@@ -1,23 +1,13 @@
 """Rounds, medians, ratios and tables."""
 
 import gc
-import os
-import platform
-import re
-import shutil
 import statistics
-import subprocess
 from collections.abc import Awaitable, Callable, Mapping
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
-from tests.helpers.server import RedisServer
-
-PACKAGES = ("Django", "channels", "channels_redis", "redis", "uvicorn", "daphne")
-PEERS = ("hiredis", "uvloop", "websockets", "python-socketio", "picows")
-
 Sample = Callable[[], Awaitable[float]]
+#: Who the others are compared with, and what the target for their ratio is.
+Against = Mapping[str, str]
 
 
 class Report:
@@ -35,12 +25,12 @@ class Report:
         unit: str,
         contenders: Mapping[str, Sample],
         *,
-        against: str,
+        against: str | Against,
         targets: Mapping[str, str] | None = None,
         rounds: int | None = None,
-    ) -> dict[str, list[float]]:
+    ) -> None:
         """
-        Let the contenders take turns, and print each one's ratio to `against`.
+        Let the contenders take turns, and print each one's ratio to those `against`.
 
         Each round measures everyone once, so that what disturbs the machine
         disturbs all of them; the ratio is the median of the rounds' ratios. Nobody
@@ -51,63 +41,44 @@ class Report:
             for name, sample in contenders.items():
                 gc.collect()
                 measured[name].append(await sample())
+        self.add_ratios(title, unit, measured, against=against, targets=targets)
+
+    def add_ratios(
+        self,
+        title: str,
+        unit: str,
+        measured: Mapping[str, list[float]],
+        *,
+        against: str | Against,
+        targets: Mapping[str, str] | None = None,
+    ) -> None:
+        """Print what the rounds measured; `targets` has one for each contender."""
+        against = {against: ""} if isinstance(against, str) else against
         rows = []
         for name, values in measured.items():
-            ratios = [one / by for one, by in zip(values, measured[against])]
-            rows.append(
-                {
-                    "": name,
-                    unit: _spread(values),
-                    f"x {against}": "1" if name == against else _spread(ratios),
-                    "target": (targets or {}).get(name, ""),
-                }
-            )
-        self.add(title, rows, {name: values for name, values in measured.items()})
-        return measured
+            row = {"": name, unit: spread(values)}
+            for other, target in against.items():
+                ratios = [one / by for one, by in zip(values, measured[other])]
+                head = f"x {other}" + (f" ({target})" if target else "")
+                row[head] = "1" if name == other else spread(ratios)
+            if targets:
+                row["target"] = targets.get(name, "")
+            rows.append(row)
+        rounds = len(next(iter(measured.values())))
+        self.add(title, rows, measured, rounds)
 
-    def add(self, title: str, rows: list[dict[str, Any]], data: Any = None) -> None:
+    def add(
+        self, title: str, rows: list[dict[str, Any]], measured: Any, rounds: int = 1
+    ) -> None:
         """Print a table and keep it."""
-        self.tables.append({"title": title, "rows": rows, "measured": data})
+        title = f"{title} ({rounds} round{'s' if rounds != 1 else ''})"
+        self.tables.append({"title": title, "rows": rows, "measured": measured})
         print(f"\n{self.part}: {title}\n")
         print(_table(rows), flush=True)
 
 
-def describe_machine(redis: RedisServer) -> dict[str, Any]:
-    with redis.client() as client:
-        server = client.info("server")
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "cpus": os.cpu_count(),
-        "load": os.getloadavg(),
-        "server": server.get("valkey_version") or server["redis_version"],
-        "packages": {name: _version(name) for name in (*PACKAGES, *PEERS)},
-        "node": _node_version(),
-    }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    found = info.exists() and re.search(r"model name\s*: (.*)", info.read_text())
-    return found[1] if found else platform.processor()
-
-
-def _node_version() -> str | None:
-    node = shutil.which("node")
-    if node is None:
-        return None
-    return subprocess.check_output([node, "--version"], text=True).strip()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _spread(values: list[float]) -> str:
+def spread(values: list[float]) -> str:
+    """Write the median, and the range of several."""
     median = statistics.median(values)
     if len(values) == 1:
         return number(median)

@@ -8,10 +8,11 @@ import os
 URL = os.environ["BENCHMARK_REDIS_URL"]
 
 
-def core(prefix):
+def core(prefix, *urls):
     # Unbounded where a peer would fail; socket_timeout: see channels_redis#422.
-    host = {"address": URL, "socket_timeout": None, "max_connections": 5000}
-    config = {"hosts": [host], "prefix": prefix, "capacity": 100_000}
+    unbounded = {"socket_timeout": None, "max_connections": 5000}
+    hosts = [{"address": url, **unbounded} for url in urls or (URL,)]
+    config = {"hosts": hosts, "prefix": prefix, "capacity": 100_000}
     return {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": config}
 
 

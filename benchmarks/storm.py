@@ -6,68 +6,110 @@ is how the cost grows with the crowd.
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from channels_groups.manager import get_group
 from tests.helpers.eventually import aeventually
 from tests.helpers.server import RedisServer
 
-from .report import Report, number
+from .report import Report, spread
 from .servers import Clients, Server
+from .traffic import Traffic
 
-SIZES = (1_000, 3_000, 10_000)
+#: Connections, and the processes that they are spread over.
+ENTERING = ((1_000, 1), (3_000, 1), (3_000, 3), (10_000, 1))
+RETURNING = (1_000, 10_000)
+#: It takes a minute: once has to do.
+LARGE = 10_000
 ROOM = "room"
+TIMEOUT = 180
+
+#: What one storm measured, each with a name.
+Measures = dict[str, float]
+Storm = Callable[[], Awaitable[Measures]]
 
 
 async def run(report: Report, redis: RedisServer, scratch: Path) -> None:
     clients = await Clients.start()
     try:
-        sizes = (50,) if report.quick else SIZES
-        rows = [await enter_and_go(clients, redis, scratch, size) for size in sizes]
-        report.add("one room, everybody told of joins, one uvicorn", rows, rows)
-        sizes = (50,) if report.quick else SIZES[:2]
-        rows = [await come_back(clients, redis, scratch, size) for size in sizes]
-        report.add("reconnect after a SIGKILL, to another uvicorn", rows, rows)
+        enter = partial(enter_and_go, clients, redis, scratch)
+        crowds = ((20, 1), (20, 2)) if report.quick else ENTERING
+        title = "into one room, everybody told of joins, of so many uvicorn"
+        await repeat(report, title, {crowd: partial(enter, *crowd) for crowd in crowds})
+        sizes = (20,) if report.quick else RETURNING
+        title = "reconnect after a SIGKILL, to another uvicorn"
+        back = partial(come_back, clients, scratch)
+        await repeat(report, title, {(size, 1): partial(back, size) for size in sizes})
     finally:
         await clients.stop()
 
 
+async def repeat(
+    report: Report, title: str, storms: dict[tuple[int, int], Storm]
+) -> None:
+    """Let storms of so many members and processes take turns; a column for each."""
+    measured: dict[str, list[Measures]] = {}
+    for turn in range(report.rounds):
+        for (size, processes), storm in storms.items():
+            name = f"{size:,} in {processes}"
+            if size == LARGE:
+                name += ", once"
+            if turn == 0 or size < LARGE:
+                measured.setdefault(name, []).append(await storm())
+    first = next(iter(measured.values()))[0]
+    rows = [
+        {
+            "": what,
+            **{
+                name: spread([one[what] for one in rounds])
+                for name, rounds in measured.items()
+            },
+        }
+        for what in first
+    ]
+    report.add(title, rows, measured, report.rounds)
+
+
 async def enter_and_go(
-    clients: Clients, redis: RedisServer, scratch: Path, size: int
-) -> dict[str, Any]:
-    server = await Server.start("uvicorn", scratch)
+    clients: Clients, redis: RedisServer, scratch: Path, size: int, processes: int
+) -> Measures:
+    servers = [await Server.start("uvicorn", scratch) for _ in range(processes)]
+    cpu = sum(server.cpu() for server in servers)
     try:
-        urls = [server.url("told/")]
-        with Traffic(redis, size) as entering:
-            answer = await clients.do("connect", urls=urls, count=size, at_once=200)
-        cpu = server.cpu()
+        urls = [server.url("told/") for server in servers]
+        with Traffic([redis]) as entering:
+            answer = await clients.do(
+                "connect", urls=urls, count=size // processes, at_once=200
+            )
+        cpu = sum(server.cpu() for server in servers) - cpu
+        members = len(urls) * (size // processes)
         await asyncio.sleep(1)
         told = (await clients.do("wait", frames=1))["frames"]
-        with Traffic(redis, size) as going:
+        with Traffic([redis]) as going:
             gone = await clients.do("close")
-            await aeventually(get_group(ROOM).acount, equals=0, timeout=60)
+            await aeventually(get_group(ROOM).acount, equals=0, timeout=TIMEOUT)
         return {
-            "members": f"{size:,}",
-            "refused": answer["refused"],
-            "s": number(answer["seconds"]),
-            "clients' CPU s": number(answer["cpu"]),
-            "server's": number(cpu),
-            "commands a join": number(entering.commands),
-            "in scripts too": number(entering.all_commands),
-            "bytes a join": number(entering.bytes),
-            "frames a member": number(told / size),
-            "peak MB": number(server.memory("VmHWM") / 1024),
-            "s to go": number(gone["seconds"]),
-            "commands a leave": number(going.commands),
+            "seconds": answer["seconds"],
+            "handshakes refused, and tried again": answer["refused"],
+            "the clients' share of a core": answer["cpu"] / answer["seconds"],
+            "CPU seconds of the servers": cpu,
+            "commands of clients for each join": entering.clients / members,
+            "commands in scripts for each join": entering.scripts / members,
+            "bytes from and to Redis for each join": entering.bytes / members,
+            "frames that each client got": told / members,
+            "peak MB of a server": max(one.memory("VmHWM") for one in servers) / 1024,
+            "seconds until all have gone": gone["seconds"],
+            "commands of clients for each leave": going.clients / members,
+            "commands in scripts for each leave": going.scripts / members,
         }
     finally:
-        server.stop()
+        for server in servers:
+            server.stop()
 
 
-async def come_back(
-    clients: Clients, redis: RedisServer, scratch: Path, size: int
-) -> dict[str, Any]:
+async def come_back(clients: Clients, scratch: Path, size: int) -> Measures:
     servers = [await Server.start("uvicorn", scratch) for _ in range(2)]
     others = await Clients.start()
     group = get_group(ROOM)
@@ -76,46 +118,17 @@ async def come_back(
         servers[0].process.kill()
         start = time.perf_counter()
         answer = await others.do("connect", urls=[servers[1].url("told/")], count=size)
-        await aeventually(group.acount, equals=size, timeout=60)
+        await aeventually(group.acount, equals=size, timeout=TIMEOUT)
         right = time.perf_counter() - start
         await others.do("close")
         return {
-            "members": f"{size:,}",
-            "refused": answer["refused"],
-            "s until all are back": number(answer["seconds"]),
-            "s until the count is right": number(right),
+            "seconds until all are back": answer["seconds"],
+            "seconds until the count is right": right,
+            "handshakes refused, and tried again": answer["refused"],
+            "the clients' share of a core": answer["cpu"] / answer["seconds"],
         }
     finally:
         await others.stop()
         await clients.do("close")
         for server in servers:
             server.stop()
-
-
-class Traffic:
-    """What Redis did meanwhile, for each of so many members."""
-
-    def __init__(self, redis: RedisServer, members: int) -> None:
-        self._redis = redis
-        self._members = members
-
-    def __enter__(self) -> "Traffic":
-        with self._redis.client() as client:
-            client.config_resetstat()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        with self._redis.client() as client:
-            stats, calls = client.info("stats"), client.info("commandstats")
-        counts = {name: one["calls"] for name, one in calls.items()}
-        scripts = counts.get("cmdstat_evalsha", 0) + counts.get("cmdstat_eval", 0)
-        outside = sum(counts.get(f"cmdstat_{name}", 0) for name in OUTSIDE)
-        volume = stats["total_net_input_bytes"] + stats["total_net_output_bytes"]
-        #: Calls by clients; what scripts call besides; bytes, both ways.
-        self.commands = (scripts + outside) / self._members
-        self.all_commands = sum(counts.values()) / self._members
-        self.bytes = volume / self._members
-
-
-#: Commands that channels_redis sends and the library's scripts do not call.
-OUTSIDE = ("bzpopmin", "zremrangebyscore", "zcount", "zrange", "del", "publish")

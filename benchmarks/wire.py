@@ -71,7 +71,7 @@ async def run(report: Report, redis: RedisServer, scratch: Path) -> None:
         await measure("with members", None, members, seconds),
         await measure("counts only", members // 2, members, seconds),
     ]
-    report.add(f"a room of {members:,} with {JOINS} joins a second", rows)
+    report.add(f"a room of {members:,} with {JOINS} joins a second", rows, rows)
 
 
 async def measure(
