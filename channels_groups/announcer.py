@@ -12,8 +12,20 @@ from typing import TYPE_CHECKING, Any, Callable
 from asgiref.sync import ThreadSensitiveContext
 from django.dispatch import Signal
 
+from . import signals
+
 if TYPE_CHECKING:
     from .groups import ConnectionGroup
+
+SIGNALS = (
+    signals.group_created,
+    signals.group_join,
+    signals.group_user_join,
+    signals.group_update,
+    signals.group_leave,
+    signals.group_user_leave,
+    signals.group_destroyed,
+)
 
 logger = logging.getLogger("channels_groups")
 
@@ -92,6 +104,10 @@ class Announcer:
         self._thread: asyncio.Task[None] | None = None
         self._context: contextvars.Context | None = None
         self._stopping = asyncio.Event()
+
+    def is_listened_to(self, group: str) -> bool:
+        """Return whether a signal has receivers, or had until just now."""
+        return group in self._queues or any(signal.receivers for signal in SIGNALS)
 
     def announce(self, announcement: Announcement) -> None:
         """Fire the signals after those announced before for the group."""

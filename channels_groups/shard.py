@@ -329,15 +329,16 @@ class Shard:
     # Telling
 
     def _tell_of_join(self, request: Request, answer: Answer) -> None:
-        membership = request.membership
+        membership, member = request.membership, request.operation.member
         group = membership.group
-        connection = membership.show(request.operation.member)
-        join = {"connection": connection, **_counts(answer)}
-        fired = [(signals.group_join, join)]
-        fired += _fired_of_user(connection.user_id, answer)
-        self._announce(group, fired, answer, request.finish, request.waiting)
+        if self._is_listened_to(group):
+            join = {"connection": membership.show(member), **_counts(answer)}
+            fired = [(signals.group_join, join)]
+            fired += _fired_of_user(member.user_id, answer)
+            self._announce(group, fired, answer, request.finish, request.waiting)
+        else:
+            request.finish()
         if answer.told:
-            member = request.operation.member
             self.node.changes.add("joined", group.name, member, answer)
 
     def _tell_of_update(self, request: Request, answer: Answer) -> None:
@@ -352,10 +353,13 @@ class Shard:
     def _tell_of_leave(self, request: Request, answer: Answer) -> None:
         membership = request.membership
         group, connection = membership.group, membership.connection
-        leave = {"connection": membership.public, "reason": request.reason}
-        fired = [(signals.group_leave, {**leave, **_counts(answer)})]
-        fired += _fired_of_user(membership.member.user_id, answer)
-        self._announce(group, fired, answer, request.finish, request.waiting)
+        if self._is_listened_to(group):
+            leave = {"connection": membership.public, "reason": request.reason}
+            fired = [(signals.group_leave, {**leave, **_counts(answer)})]
+            fired += _fired_of_user(membership.member.user_id, answer)
+            self._announce(group, fired, answer, request.finish, request.waiting)
+        else:
+            request.finish()
         if answer.told:
             self.node.changes.add("left", group.name, membership.member, answer)
         if membership.hooked and not connection.ended:
@@ -364,6 +368,14 @@ class Shard:
     def _show(self, membership: Membership) -> None:
         if membership.shown:
             self.node.states.enter(membership)
+
+    def _is_listened_to(self, group: ConnectionGroup) -> bool:
+        """Return whether a signal would reach anybody."""
+        return bool(
+            METERS
+            or self.reporter.is_watched
+            or self.node.announcer.is_listened_to(group.name)
+        )
 
     def _announce(
         self,

@@ -79,6 +79,11 @@ class Reporter:
         self._missed: Counter[str] = Counter()
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody watches, or may: it is not known yet."""
+        return self._watchers is None or bool(self._watchers)
+
     def know(self, watchers: Sequence[str]) -> None:
         """Take the watchers that a renewal named."""
         self._watchers = watchers
@@ -93,7 +98,7 @@ class Reporter:
         fired: list[tuple[Any, dict[str, Any]]],
     ) -> None:
         """Report the signals of one change, if anybody watches."""
-        if self._watchers is not None and not self._watchers:
+        if not self.is_watched:
             return
         now = time.time()
         # A user's first and last connection are told by their joins and leaves.
