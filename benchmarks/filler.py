@@ -21,6 +21,7 @@ class Filler:
         in_layer: bool = False,
         users: bool = False,
         restore: bool = True,
+        number: int = 0,
     ) -> None:
         self._store = manager.store
         self._in_layer = in_layer
@@ -28,7 +29,7 @@ class Filler:
         #: This is allowed at any time, also soon after the last part's flush.
         self._restore = restore
         self._joined: list[Join] = []
-        self._node = Incarnation("filler-00000", CHANNEL + "0" * 32)
+        self._node = Incarnation(f"filler-{number:05}", f"{CHANNEL}{number:032x}")
         self._sequence = 0
         self._count = 0
 
@@ -55,7 +56,7 @@ class Filler:
 
     async def evict(self) -> None:
         """Be evicted by another node."""
-        other = Incarnation("survivor-000", CHANNEL + "1" * 32)
+        other = Incarnation("survivor-000", CHANNEL + "f" * 32)
         await self._store.register(0, other, "", 3600)
         await self._store.renew(0, self._node, "", 0, 0)
         sequence, done = 0, False

@@ -4,6 +4,7 @@ import asyncio
 import time
 import tracemalloc
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,15 @@ from tests.helpers.server import RedisServer
 from .filler import CHANNEL, Filler
 from .local import Connections, Untold
 from .report import Report, number
-from .sizes import compare_bytes
+from .sizes import compare_bytes, weigh
 
 SIZES = (10, 10_000, 1_000_000)
 CALLS = 200
+#: Groups of ten, and the processes that their members are spread over.
+FILLED = ((100_000, 1), (10_000, 10))
+FILLED_QUICKLY = ((10, 1), (10, 10))
+#: The keys of the layer's groups.
+ENTRIES = "core:group:*"
 #: Its ratio varies the most.
 COUNT_ROUNDS = 21
 #: Seconds over which heartbeats are counted.
@@ -135,23 +141,39 @@ def processed(redis: RedisServer) -> int:
 
 
 async def fill_groups(report: Report, redis: RedisServer) -> None:
-    """Many memberships in many groups: what Redis holds, how long commands take."""
-    groups, size = (10, 10) if report.quick else (100_000, 10)
+    """Ten members in each of many groups, of one process or of ten."""
+    rows = []
+    for groups, nodes in FILLED_QUICKLY if report.quick else FILLED:
+        rows.append(await fill_from(redis, groups, nodes))
+        redis.flush()
+    report.add("many groups of ten, written in batches", rows, rows)
+
+
+async def fill_from(redis: RedisServer, groups: int, nodes: int) -> dict[str, str]:
     manager = get_group_manager("core")
-    async with Filler(manager) as filler:
-        start = time.perf_counter()
-        await filler.join([f"room-{i}" for _ in range(size) for i in range(groups)])
-        seconds = time.perf_counter() - start
+    names, members = [f"room-{index}" for index in range(groups)], groups * 10
+    async with AsyncExitStack() as stack:
+        fillers = []
+        for index in range(nodes):
+            filler = Filler(manager, in_layer=True, number=index)
+            fillers.append(await stack.enter_async_context(filler))
         with redis.client() as client:
+            client.config_resetstat()
+            for turn in range(10):
+                await fillers[turn % nodes].join(names)
+            script = client.info("commandstats")["cmdstat_evalsha"]
             megabytes = client.info("memory")["used_memory"] / 2**20
-        count, _ = await manager.agroup_count(), await manager.amembership_count()
-        row = {
-            "memberships": f"{groups * size:,}",
-            "groups": f"{count:,}",
-            "us a join": number(seconds / groups / size * 1e6),
-            "MB in Redis": number(megabytes),
-        }
-        report.add("many groups, written by one node", [row], [row])
+        count = await manager.agroup_count()
+        ours, entries = weigh(redis, f"{manager.store.prefix}*"), weigh(redis, ENTRIES)
+    return {
+        "members": f"{members:,}",
+        "groups": f"{count:,}",
+        "processes": str(nodes),
+        "us a join in scripts": number(script["usec"] / members),
+        "bytes a member": number(ours / members),
+        "with its entry in the layer": number((ours + entries) / members),
+        "MB in Redis": number(megabytes),
+    }
 
 
 async def compare_scripts(report: Report, redis: RedisServer) -> None:

@@ -7,6 +7,7 @@ The members are connections of this process; their own channels are no keys.
 import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 
 from channels.layers import get_channel_layer
 from django.conf import settings
@@ -106,9 +107,12 @@ async def weigh_members(
 
 def weigh(server: RedisServer, pattern: str) -> int:
     """Return the bytes of all keys that match."""
+    weight = 0
     with server.client() as client:
-        keys = list(client.scan_iter(pattern, count=1000))
-        pipeline = client.pipeline(transaction=False)
-        for key in keys:
-            pipeline.memory_usage(key, samples=0)
-        return sum(filter(None, pipeline.execute()))
+        keys = client.scan_iter(pattern, count=1000)
+        while some := list(islice(keys, 1000)):
+            pipeline = client.pipeline(transaction=False)
+            for key in some:
+                pipeline.memory_usage(key, samples=0)
+            weight += sum(filter(None, pipeline.execute()))
+    return weight
