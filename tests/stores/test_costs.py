@@ -1,7 +1,7 @@
 """What each script reads and writes, told by MONITOR: the server is blocked meanwhile.
 
-No time is measured, as other work on the machine lengthens it. A script that looks at no
-more than BOUND entries takes a millisecond or so.
+No time is measured, as other work on the machine lengthens it. A script that looks at
+no more than BOUND entries takes a millisecond or so.
 """
 
 import pytest
@@ -85,7 +85,7 @@ async def commit(node, operations):
 
 @pytest.fixture
 async def dying(lab):
-    """A process without a lease that has a large room, and groups beside it, and others.
+    """A process without a lease with a large room, groups beside it, and others.
 
     Two processes have died. Some users have connections in both, and one lives.
     """
