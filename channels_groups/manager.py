@@ -109,9 +109,8 @@ class GroupManager:
     async def agroups(self, prefix: str = "") -> AsyncIterator[ConnectionGroup]:
         """Iterate over the groups, a page at a time.
 
-        Without a prefix those with most members come first (with several Redis
-        hosts: of each host). A group that changes meanwhile may be missed or
-        listed twice.
+        Without a prefix those with most members come first. A group that changes
+        meanwhile may be missed or listed twice.
         """
         if not names.is_encodable(prefix):
             return  # As no group is named.

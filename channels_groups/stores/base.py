@@ -449,7 +449,7 @@ class BaseStore(ABC):
     ) -> tuple[list[tuple[str, int]], Any]:
         """Return a page of names with counts and the next cursor.
 
-        Without a prefix, those with most members first, in each shard. With one the
+        Without a prefix, those with most members first. With one the
         cursor can be written as JSON, and keeps its meaning.
         """
 

@@ -294,19 +294,35 @@ class RedisStore(BaseStore):
     async def groups(
         self, prefix: str, cursor: Any
     ) -> tuple[list[tuple[str, int]], Any]:
+        if not prefix:
+            return await self._ranked(cursor or (0,) * self.shards)
         shard, position = cursor or (0, 0)
-        if prefix:
-            args = [glob(prefix), position, PAGE]
-            keys = self._keys("index", "leases")
-            position, page = await self._read(shard, GROUPS, keys, args)
-            position, groups = int(position), _counts(page)
-        else:
-            groups = await self.ranking(shard, position, PAGE)
-            position = position + PAGE if len(groups) == PAGE else 0
-        groups = [group for group in groups if group[1] > 0]
-        if position:
-            return groups, (shard, position)
+        args = [glob(prefix), position, PAGE]
+        keys = self._keys("index", "leases")
+        position, page = await self._read(shard, GROUPS, keys, args)
+        groups = [group for group in _counts(page) if group[1] > 0]
+        if int(position):
+            return groups, (shard, int(position))
         return groups, (shard + 1, 0) if shard + 1 < self.shards else None
+
+    async def _ranked(
+        self, ranks: tuple[int, ...]
+    ) -> tuple[list[tuple[str, int]], tuple[int, ...] | None]:
+        """Return the page that begins at a rank in each shard, and where the next does.
+
+        A page is the largest of what all shards have next.
+        """
+        found = [
+            (count, name, shard)
+            for shard, first in enumerate(ranks)
+            for name, count in await self.ranking(shard, first, PAGE)
+        ]
+        page = sorted(found, key=lambda entry: entry[0], reverse=True)[:PAGE]
+        passed = Counter(shard for *_, shard in page)
+        groups = [(name, count) for count, name, _ in page if count > 0]
+        if len(found) < PAGE:
+            return groups, None
+        return groups, tuple(rank + passed[n] for n, rank in enumerate(ranks))
 
     async def ranking(
         self, shard: int, first: int, size: int, ascending: bool = False

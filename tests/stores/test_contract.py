@@ -8,6 +8,7 @@ from channels.layers import get_channel_layer
 
 from channels_groups import names
 from channels_groups.stores import make_store
+from channels_groups.stores import redis as redis_store
 from channels_groups.stores.base import (
     PAGE,
     Holdings,
@@ -1472,7 +1473,7 @@ async def test_scripts_are_loaded_again_after_a_script_flush(lab):
 
 @pytest.mark.parametrize("backend", [layers.CORE, layers.PUBSUB])
 async def test_groups_are_spread_over_the_hosts(
-    backend, seasoned_redis, second_redis, prefix, settings
+    backend, seasoned_redis, second_redis, prefix, settings, monkeypatch
 ):
     urls = [seasoned_redis.url, second_redis.url]
     settings.CHANNEL_LAYERS = layers.redis_layer(backend, urls, prefix)
@@ -1486,6 +1487,9 @@ async def test_groups_are_spread_over_the_hosts(
         await node.commit(*(Join(name, member(f"m{n}")) for n in range(count)))
     groups, _ = await list_groups(store)
     assert dict(groups) == wanted and len(groups) == len(wanted)
+    monkeypatch.setattr(redis_store, "PAGE", 7)
+    counts = [count for _, count in (await list_groups(store))[0]]
+    assert counts == sorted(wanted.values(), reverse=True)
     assert dict((await list_groups(store, "room1"))[0]).keys() == {
         name for name in wanted if name.startswith("room1")
     }
