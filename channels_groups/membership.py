@@ -136,12 +136,13 @@ class LocalGroup:
         #: Where other code's messages to the group arrive.
         self.plain: Receiver | None = None
 
-    @property
-    def user(self) -> str | None:
-        """The user id of the first member that the store has, if there is one."""
-        members = (one.member for one in self.members if one.committed)
-        first = next(members, None)
-        return None if first is None else first.user_id
+    def next_audited(self) -> Member | None:
+        """Return another member that the store has each time, if there is one."""
+        first = next((one for one in self.members if one.committed), None)
+        if first is None:
+            return None
+        self.members[first] = self.members.pop(first)  # Puts it last.
+        return first.member
 
     @property
     def hooked(self) -> bool:

@@ -497,9 +497,11 @@ class Writer:
         audited = LocalGroup("")
         while self._auditing and not audited.name:
             audited = self._groups.get(self._auditing.popleft(), audited)
-        groups = {audited.name: (audited.size, audited.user)}
+        member = audited.next_audited()
+        groups = {audited.name: (audited.size, member.user_id if member else None)}
+        ids = {audited.name: member.id} if member else {}
         connections = len(self._node.connections)
-        return Holdings(self._acknowledged, self._size, groups, connections)
+        return Holdings(self._acknowledged, self._size, groups, connections, ids)
 
     async def _find_out(self) -> None:
         """Ask the store why it takes nothing from this node; the next step acts on it.

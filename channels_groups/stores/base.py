@@ -178,7 +178,8 @@ class Holdings(NamedTuple):
 
     sequence: of the last commit that was answered; size: the node's memberships, with
     those that were taken from it as long as no commit has said so;
-    groups: for some of its groups, how many members are here, and a user of theirs.
+    groups: for some of its groups, how many members are here, and a user of theirs;
+    ids: for some of those, the id of a connection of that user there.
     ``connections`` of the node are only to be shown: nothing is compared with them.
     """
 
@@ -186,6 +187,7 @@ class Holdings(NamedTuple):
     size: int = 0
     groups: Mapping[str, tuple[int, str | None]] = {}
     connections: int = 0
+    ids: Mapping[str, str] = {}
 
 
 class NodeState(NamedTuple):

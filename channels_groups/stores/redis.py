@@ -131,10 +131,10 @@ class RedisStore(BaseStore):
         )
         patience = renewal * PATIENCE
         args = [node.id, epoch, lease, patience, uuid.uuid4().hex, self._rebuild]
-        audit = {
-            group: [n, False if user is None else self.records.seal_user(user)]
-            for group, (n, user) in holdings.groups.items()
-        }
+        audit = {}
+        for group, (n, user) in holdings.groups.items():
+            sealed = False if user is None else self.records.seal_user(user)
+            audit[group] = [n, sealed, holdings.ids.get(group, False)]
         args += [holdings.sequence, holdings.size, _pack(audit), holdings.connections]
         answer = await self._run(shard, RENEW, keys, args)
         state, epoch = answer[0].decode(), answer[1].decode()

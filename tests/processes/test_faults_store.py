@@ -35,7 +35,12 @@ KEYS = {
     "members of a group": "members:red:*",
     "groups of a node": "node:*",
     "answer to a node": "answer:*",
+    "places of a user": "user:*",
+    "revisions that were told": "told",
+    "run of the server": "run",
 }
+#: They are written when they are needed next.
+WRITTEN_LATER = {"told", "run"}
 
 
 async def test_flushed(cluster, own_redis):
@@ -147,6 +152,10 @@ async def test_deleted_key(cluster, own_redis, sort):
             key = client.keys(f"demo:groups:{KEYS[sort]}")[0]
             assert client.delete(key) == 1
         await pause(1.5)  # A heartbeat.
+        await check(cluster, clients)
+        with own_redis.client() as client:
+            if KEYS[sort] not in WRITTEN_LATER:
+                await aeventually(lambda: client.exists(key), timeout=20)
         await check(cluster, clients)
         await clients[0].close()
         await clients[4].move("blue")

@@ -1441,6 +1441,45 @@ async def test_members_are_written_back_whose_index_was_lost(lab):
     assert facts(await one.leave("alone", ANN, told=True)) == ("left", 1, 1)
 
 
+@redis_stores
+@pytest.mark.parametrize("harm", ["lost", "another's"])
+async def test_lost_places_of_a_user_are_lost_data(lab, harm):
+    one = await lab.node()
+    await one.join("room", ANN)
+    holdings = Holdings(1, 1, {"room": (1, ANN.user_id)}, ids={"room": ANN.id})
+    assert (await one.renew(holdings=holdings)).state == "alive"
+    with lab.server.client() as client:
+        [key] = client.scan_iter(f"{lab.prefix}:groups:user[:#]*")
+        if harm == "lost":
+            client.delete(key)
+        else:
+            [place] = client.hkeys(key)
+            client.hset(key, place, "nobody")
+    assert (await one.renew(holdings=holdings)).state == "emptied"
+    await aeventually(one.register, ignoring=(StoreRebuilding,))
+    await one.commit(Join("room", ANN), restore=True)
+    await lab.rebuilt()
+    assert await list_user(lab.store, ANN.user_id) == [("room", ANN.id)]
+
+
+@redis_stores
+async def test_what_was_taken_unheard_and_is_lost_is_lost_data(lab):
+    one, two = await lab.node(), await lab.node()
+    await one.join("room", ANN)
+    answer = await two.join("room", member("new", ANN.user_id), resume=(ANN.id,))
+    assert answer.outcome == "resumed"
+    holdings = Holdings(1, 1, {"room": (1, ANN.user_id)}, ids={"room": ANN.id})
+    assert (await one.renew(holdings=holdings)).state == "alive"
+    with lab.server.client() as client:
+        assert client.delete(f"{lab.prefix}:groups:taken:{one.id}")
+    assert (await one.renew(holdings=holdings)).state == "emptied"
+    one.held.clear()
+    for node in one, two:
+        await aeventually(node.register, ignoring=(StoreRebuilding,))
+    await two.commit(Join("room", ANN), restore=True)
+    await lab.rebuilt()
+
+
 @server_stores
 async def test_a_lease_that_nobody_evicted_is_lost_data(lab):
     one, two = await lab.node(), await lab.node()

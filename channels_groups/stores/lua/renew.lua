@@ -6,7 +6,7 @@
 --       a name for a new epoch, milliseconds that rebuilding takes,
 --       the last sequence number that was answered, the node's memberships,
 --       some of its groups (msgpack of group -> {its members there, a user
---       of theirs or false}),
+--       of theirs or false, a connection of that user there or false}),
 --       the node's connections
 -- Returns {state, epoch, 1 if the node's subscription is there, {channel, ...} of those
 --   who want to hear of every event, {group, connection, group, connection, ...} of what
@@ -36,10 +36,13 @@ local function count_taken(number)
   return taken
 end
 
-local function is_group_damaged(group, expected, user)
+local function is_group_damaged(group, expected, user, id)
   if call('HLEN', members_key(group, node)) ~= expected then return true end
   if call('HEXISTS', node_groups, group) ~= math.min(expected, 1) then return true end
   if user and call('HEXISTS', prefix .. 'users:' .. group, user) == 0 then
+    return true
+  end
+  if user and id and call('HGET', user_key(user), place(group, id)) ~= node then
     return true
   end
   local count, here = 0, false
@@ -64,7 +67,8 @@ local function is_damaged(deadline)
     local gone = taken[group] or 0
     -- The user whom the node names may be the one of a member that was taken.
     local user = gone == 0 and expected[2]
-    if is_group_damaged(group, expected[1] - gone, user) then return true end
+    local left = expected[1] - gone
+    if is_group_damaged(group, left, user, expected[3]) then return true end
   end
   return false
 end
