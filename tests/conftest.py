@@ -1,6 +1,7 @@
 """Fixtures for all tests: real servers, browsers and a cluster, all of our own."""
 
 import os
+import secrets
 import signal
 import uuid
 
@@ -17,6 +18,13 @@ os.environ["PYTHONASYNCIODEBUG"] = "1"
 # What a shell runs in the background ignores Ctrl-C, and so does what that starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# Of the short storms: a new one in each run, which pytest-xdist's processes inherit.
+os.environ.setdefault("STORM_SEED", str(secrets.randbelow(10**6)))
+
+
+def pytest_report_header():
+    """Tell the seed in every run: of a test that passes the log has no output."""
+    return f"storm: --seed {os.environ['STORM_SEED']}"
 
 
 @pytest.fixture(scope="session")

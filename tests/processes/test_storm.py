@@ -45,8 +45,10 @@ def storm(*options):
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("layer", ["core", "pubsub"])
 def test_short_storm(layer):
-    """One minute with a new seed, which the output tells."""
-    code, output = storm("--minutes", "1", "--layer", layer)
+    """One minute with the seed that the head of pytest's output tells."""
+    seed = os.environ["STORM_SEED"]
+    code, output = storm("--minutes", "1", "--layer", layer, "--seed", seed)
+    assert output.startswith(f"storm: --seed {seed} --layer {layer}\n")
     assert code == 0, output
 
 
