@@ -17,7 +17,7 @@ from .announcer import Announcer, check_not_announcing, check_not_awaited
 from .changes import Changes
 from .connection import LocalConnection, Message, Send
 from .facts import check_info
-from .membership import Membership
+from .membership import JOINED, Membership
 from .shard import Shard
 from .state import States
 from .stores.base import Member
@@ -72,7 +72,11 @@ class Node:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing: asyncio.Task[None] | None = None
         self._staying: asyncio.Task[None] | None = None
-        self._is_told_to_stop = False
+        #: Its members need not be told that they leave.
+        self.is_told_to_stop = False
+        #: Done when all have left that leave_all() took out.
+        self._leaving: asyncio.Future[Any] = self.loop.create_future()
+        self._leaving.set_result(None)
         self._stays = asyncio.Event()
         #: When close_old_connections() last did it.
         self._cleaned = float("-inf")
@@ -181,9 +185,30 @@ class Node:
         for connection in list(self.connections.values()):
             connection.close(code, reason)
 
+    def leave_all(self) -> asyncio.Future[Any]:
+        """Begin to take all members out: the process is told to stop.
+
+        Return what is done when they are out and the signals have been fired, or the
+        store has not answered. They leave group by group, so that a group's leaves
+        are in one commit and are told at once. Who still joins leaves with its
+        connection.
+        """
+        self.is_told_to_stop = True
+        memberships = [
+            membership
+            for connection in self.connections.values()
+            for membership in connection.memberships.values()
+            if membership.state is JOINED
+        ]
+        memberships.sort(key=lambda one: one.group.name)
+        leaves = [self._leave_at_end(one) for one in memberships]
+        if leaves:
+            self._leaving = asyncio.gather(self._leaving, *leaves)
+        return self._leaving
+
     async def shutdown(self) -> None:
-        """End every connection's memberships: the process is told to stop."""
-        self._is_told_to_stop = True
+        """End every connection and its memberships."""
+        self.leave_all()
         connections = list(self.connections.values())
         await asyncio.gather(*(self._disconnect(one) for one in connections))
         self.close_if_idle()
@@ -234,7 +259,7 @@ class Node:
         if self.connections or self._closing:
             return
         lingers = any(shard.lingering for shard in self._shards)
-        if lingers and not self._is_told_to_stop:
+        if lingers and not self.is_told_to_stop:
             if self._staying is None:
                 self._staying = self._spawn(self._stay(), "stay while members linger")
             return
@@ -273,19 +298,26 @@ class Node:
     ) -> None:
         await self._shard(membership.group).leave(membership, reason, grace)
 
+    async def _leave_at_end(self, membership: Membership) -> None:
+        """End a membership with its connection, or let it linger."""
+        connection = membership.connection
+        lingers = self.store.lingers and not connection.dismissed
+        grace = self._grace(connection) if lingers else 0
+        await self._leave(membership, "disconnected", grace)
+
     async def _update(self, membership: Membership, info: dict[str, Any]) -> None:
         await self._shard(membership.group).update(membership, info)
 
     async def _disconnect(self, connection: LocalConnection) -> None:
         connection.ended = True
         memberships = list(connection.memberships.values())
-        lingers = self.store.lingers and not connection.dismissed
-        grace = self._grace(connection) if lingers else 0
-        leaves = [self._leave(one, "disconnected", grace) for one in memberships]
+        leaves = [self._leave_at_end(one) for one in memberships]
         if len(leaves) == 1:  # Without a task: so it is for nearly all.
             await leaves[0]
         elif leaves:
             await asyncio.gather(*leaves)
+        if not self._leaving.done():  # What is left to do must not hold that up.
+            await asyncio.wait([self._leaving])
         await connection.finish()
         self.connections.pop(connection.id, None)
         self.close_if_idle()

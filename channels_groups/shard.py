@@ -362,7 +362,7 @@ class Shard:
             request.finish()
         if answer.told:
             self.node.changes.add("left", group.name, membership.member, answer)
-        if membership.hooked and not connection.ended:
+        if membership.hooked and not (connection.ended or self.node.is_told_to_stop):
             connection.tell(self.node.changes.own_leave(membership, answer))
 
     def _show(self, membership: Membership) -> None:

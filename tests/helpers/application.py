@@ -3,8 +3,9 @@
 Over HTTP: /test/rooms/ tells all that this process believes, /test/tasks/ what the
 library still does in it, /test/block/?seconds=3 blocks its event loop. A room's
 WebSocket with &fail=connect or &fail=joined raises in connect(), before or after it
-has joined, and takes two more messages: {"type": "fail", "in": ...} raises where it
-says, {"type": "where"} asks for the room without asking the store.
+has joined, one with &slow=3 takes three seconds for disconnect(), and each takes two
+more messages: {"type": "fail", "in": ...} raises where it says, {"type": "where"} asks
+for the room without asking the store.
 
 BROKEN in the environment names a deliberate fault of the library, see broken.py.
 """
@@ -56,8 +57,9 @@ class FragileRoomConsumer(RoomConsumer):
             raise Deliberate("in connect(), having joined")
 
     async def disconnect(self, code):
-        """Raise if told to."""
+        """Take as long as told, and raise if told to."""
         await super().disconnect(code)
+        await asyncio.sleep(float(self.query.get("slow", ["0"])[0]))
         if self.fails_in_disconnect:
             raise Deliberate("in disconnect()")
 
@@ -91,8 +93,12 @@ class FragileRoomConsumer(RoomConsumer):
     @property
     def failure(self):
         """Where the client wants it to raise while it connects."""
-        query = parse_qs(self.scope["query_string"].decode())
-        return query.get("fail", [""])[0]
+        return self.query.get("fail", [""])[0]
+
+    @property
+    def query(self):
+        """What the client's address asks for."""
+        return parse_qs(self.scope["query_string"].decode())
 
     def get_group_user_id(self):
         """Return the user of a name like user.connection."""

@@ -1,6 +1,7 @@
 """What is promised when processes die, freeze, block or are told to stop."""
 
 import asyncio
+import contextlib
 import os
 import sys
 
@@ -200,6 +201,23 @@ async def test_told_to_stop(cluster, own_redis, server):
         assert max(left) - told < 1 + NOISE
         assert leaves(cluster, "lost") == []
     await end(cluster, own_redis)
+
+
+async def test_told_to_stop_while_consumers_take_long_to_end(cluster, own_redis):
+    """The leaves do not wait until uvicorn has ended the consumers."""
+    (one,) = cluster.start("uvicorn")
+    async with contextlib.AsyncExitStack() as stack:
+        for number, room in enumerate([*ROOMS, *ROOMS]):
+            url = one.ws_url(room, f"slow-{number}") + f"&slow={2 + 2 * NOISE}"
+            slow = Client(url, room=room, name=f"slow-{number}")
+            await stack.enter_async_context(slow)
+        told = now()
+        await asyncio.to_thread(one.terminate)
+        assert now() - told > 2 + 2 * NOISE
+    await end(cluster, own_redis)
+    left = [event["time"] for event in leaves(cluster, "disconnected")]
+    assert len(left) == 6
+    assert max(left) - told < 1 + NOISE
 
 
 @pytest.mark.parametrize("server", ["daphne", "uvicorn"])
