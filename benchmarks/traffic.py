@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Sequence
 
 from tests.helpers.server import RedisServer
@@ -22,21 +23,18 @@ class Traffic:
         self.clients = self.scripts = self.bytes = 0
 
     def __enter__(self) -> "Traffic":
+        self._bytes = self._volume()  # Before, so that nobody counts its commands.
         self._monitors = [Monitor(server) for server in self._servers]
-        self._bytes = self._volume()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.bytes = self._volume() - self._bytes
         for monitor in self._monitors:
             monitor.stop()
+        self.bytes = self._volume() - self._bytes
+        for monitor in self._monitors:
             self.clients += monitor.clients
             self.scripts += monitor.scripts
             self.bytes -= monitor.bytes
-
-    @property
-    def all(self) -> int:
-        return self.clients + self.scripts
 
     def _volume(self) -> int:
         volume = 0
@@ -60,6 +58,7 @@ class Monitor:
         self._thread.start()
 
     def stop(self) -> None:
+        time.sleep(0.05)  # What is under way counts, too.
         self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._file.close()
