@@ -480,11 +480,14 @@ class Writer:
         self._queue.extendleft(reversed(requests))
         groups = {request.operation.group for request in requests}
         self._auditing.extendleft(groups)
+        damaged = False
         for _ in groups:
             if not self._disowned:
-                await self.lease.renew()
+                damaged |= (await self.lease.renew()).damaged
+        if damaged:
+            await asyncio.sleep(RETRY)
         for request in requests:
-            request.audited = True
+            request.audited = not damaged
 
     def holdings(self) -> Holdings:
         """Return what the store should have, with the next group in turn.
@@ -541,12 +544,19 @@ class Writer:
             await self._relay.start()
         id, channel = secrets.token_urlsafe(9), self._relay.channel
         incarnation = Incarnation(id, channel, self._node.process)
-        lease = self._node.settings.lease
-        index = self._shard.index
-        self.epoch = await self._store.register(index, incarnation, "", lease)
+        self.epoch = await self._take_lease(incarnation, "")
         self.incarnation, self._disowned = incarnation, ""
         self._sequence = self._acknowledged = self._size = 0
         self.lease.start()
+
+    async def _take_lease(self, incarnation: Incarnation, epoch: str) -> str:
+        """Register; each call that is refused clears away some void data."""
+        index, lease = self._shard.index, self._node.settings.lease
+        while True:
+            try:
+                return await self._store.register(index, incarnation, epoch, lease)
+            except StoreRebuilding:
+                self.answered_at = self._loop.time()
 
     async def _be_reborn(self) -> None:
         """Leave the old identity to those who evicted it, and begin again.
@@ -600,7 +610,7 @@ class Writer:
         What needs another host that is away is not waited for.
         """
         assert self.incarnation
-        index, lease = self._shard.index, self._node.settings.lease
+        index = self._shard.index
         try:
             await self._relay.hear()
         except StoreUnavailable:
@@ -613,9 +623,7 @@ class Writer:
                 self._places.tend(group)
         await self._places.settle()
         async with self.lease.no_renewal():  # It would miss what is not written yet.
-            epoch = await self._store.register(
-                index, self.incarnation, self.epoch, lease
-            )
+            epoch = await self._take_lease(self.incarnation, self.epoch)
             self._acknowledged = self._size = 0
             for group in self._groups.values():
                 group.size = 0

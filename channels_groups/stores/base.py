@@ -213,7 +213,8 @@ class Renewal(NamedTuple):
     others', who then need the time to renew: nobody is reported as overdue;
     watchers: the channels that want to hear of every event, see watch();
     taken: the groups and connection ids of what another node's connection goes on
-    with, and of which no commit has told this node yet.
+    with, and of which no commit has told this node yet;
+    damaged: the store has lost data, and counts as emptied once the dead are evicted.
     """
 
     state: str
@@ -222,6 +223,7 @@ class Renewal(NamedTuple):
     reconnected: bool = False
     watchers: Sequence[str] = ()
     taken: Sequence[tuple[str, str]] = ()
+    damaged: bool = False
 
 
 class Disagreement(NamedTuple):
@@ -324,7 +326,7 @@ class BaseStore(ABC):
         Those are the ones whose lease has run out, and those that missed a
         renewal (every ``renewal`` seconds) and have no connection to the store.
         A store that does not hold what the node is sure of has lost data: it
-        counts as emptied, for all nodes.
+        counts as emptied, for all nodes, perhaps once the dead are evicted.
         """
 
     @abstractmethod

@@ -139,14 +139,16 @@ class RedisStore(BaseStore):
         answer = await self._run(shard, RENEW, keys, args)
         state, epoch = answer[0].decode(), answer[1].decode()
         watchers = [channel.decode() for channel in answer[3]]
+        damaged = state == "damaged"
+        state = "alive" if damaged else state
         if not answer[2]:
             await self._drop_idle(shard)
             await self._subscribe(shard, node)
-            return Renewal(state, epoch, [], True, watchers)
+            return Renewal(state, epoch, [], True, watchers, damaged=damaged)
         places = [one.decode() for one in answer[4]]
         taken = list(zip(places[::2], places[1::2]))
         overdue = [other.decode() for other in answer[5:]]
-        return Renewal(state, epoch, overdue, False, watchers, taken)
+        return Renewal(state, epoch, overdue, False, watchers, taken, damaged)
 
     async def commit(
         self,

@@ -21,6 +21,7 @@
 --   run              the server's name for its present run
 --   watchers         ZSET channel that wants to hear of every event -> until when
 --   void             set while there is data of an earlier epoch to be wiped
+--   damaged          set when an eviction found less, or more, than there should be
 --
 -- Members that linger are those of a node '~', which is nobody's. The end of its lease
 -- is that of the last of them.
@@ -123,8 +124,17 @@ local function count_on(group, nodes)
   return count
 end
 
+-- How many members a group has, by what each node has in it, and by the index.
+local function held_in(group)
+  return count_on(group, call('HKEYS', prefix .. 'nodes:' .. group))
+end
+
+local function counted_in(index, group)
+  return tonumber(call('ZSCORE', index, group) or 0)
+end
+
 local function count_without(index, group, nodes)
-  return tonumber(call('ZSCORE', index, group) or 0) - count_on(group, nodes)
+  return counted_in(index, group) - count_on(group, nodes)
 end
 
 -- A name that is not plain text, as that of a sealed user, would be no good key.

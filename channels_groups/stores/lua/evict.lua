@@ -46,11 +46,17 @@ local function note_told(group, told, revision)
   end
 end
 
+local function note_damage()
+  call('SET', prefix .. 'damaged', 1)
+end
+
 -- What the dead node's members wanted to be told of matters no more.
 local function lose_group(group, packed)
   local members = members_key(group, dead)
   local found = call('HRANDFIELD', members, limit - #losses, 'WITHVALUES')
   call('HSET', prefix .. 'nodes:' .. group, dead, 0)
+  local held = held_in(group)
+  if held > counted_in(index, group) then call('ZADD', index, held, group) end
   local told, last = told_in(group) > 0, last_told(told_groups, group)
   for i = 1, #found, 2 do
     call('HDEL', members, found[i])
@@ -60,6 +66,7 @@ local function lose_group(group, packed)
   if call('EXISTS', members) == 0 then
     call('HDEL', prefix .. 'nodes:' .. group, dead)
     call('HDEL', node_groups, group)
+    if held_in(group) ~= counted_in(index, group) then note_damage() end
     for _, entry in ipairs(leave_layer(layer, cmsgpack.unpack(packed))) do
       entries[#entries + 1] = entry
     end
@@ -104,6 +111,7 @@ while #losses + groups < limit do
 end
 local done = call('EXISTS', node_groups) == 0
 if done then
+  if tonumber(call('HGET', sizes, dead) or 0) ~= #losses then note_damage() end
   call('ZREM', leases, dead)
   call('HDEL', channels, dead)
   call('HDEL', sizes, dead)

@@ -23,29 +23,44 @@ local function may_have_been_emptied()
   return tonumber(uptime) * 1000 < tonumber(rebuild)
 end
 
-local function wipe_group(other, group, packed)
-  leave_layer(layer, cmsgpack.unpack(packed))
+local function wipe_members(other, group)
   for _, record in ipairs(call('HVALS', members_key(group, other))) do
     local user = user_of(record)
     if user then call('DEL', user_key(user)) end
   end
-  call('DEL', members_key(group, other), prefix .. 'users:' .. group)
-  call('DEL', prefix .. 'lingering:' .. group)
-  call('DEL', prefix .. 'nodes:' .. group)
-  call('ZREM', index, group)
-  call('HDEL', prefix .. 'node:' .. other, group)
+  call('DEL', members_key(group, other))
 end
 
--- Wipe some of what one node had; return whether nothing is left.
+-- Also of nodes that do not know of it any more.
+local function wipe_group(group)
+  for _, other in ipairs(call('HKEYS', prefix .. 'nodes:' .. group)) do
+    wipe_members(other, group)
+  end
+  for _, user in ipairs(call('HKEYS', prefix .. 'users:' .. group)) do
+    call('DEL', user_key(user))
+  end
+  call('DEL', prefix .. 'users:' .. group, prefix .. 'lingering:' .. group)
+  call('DEL', prefix .. 'nodes:' .. group)
+  call('ZREM', index, group)
+end
+
+-- Wipe some of what a node had; return whether nothing is left.
 local function wipe()
   local other = call('HRANDFIELD', channels)
   if not other then
-    call('DEL', void, index, sizes, revision, told_groups, prefix .. 'due')
+    for _, group in ipairs(call('ZRANGE', index, 0, LIMIT - 1)) do
+      wipe_group(group)
+    end
+    if call('EXISTS', index) == 1 then return false end
+    call('DEL', void, sizes, revision, told_groups, prefix .. 'due', prefix .. 'damaged')
     return true
   end
   local groups = call('HRANDFIELD', prefix .. 'node:' .. other, LIMIT, 'WITHVALUES')
   for i = 1, #groups, 2 do
-    wipe_group(other, groups[i], groups[i + 1])
+    leave_layer(layer, cmsgpack.unpack(groups[i + 1]))
+    wipe_members(other, groups[i])
+    wipe_group(groups[i])
+    call('HDEL', prefix .. 'node:' .. other, groups[i])
   end
   if call('EXISTS', prefix .. 'node:' .. other) == 0 then
     call('HDEL', channels, other)
@@ -66,6 +81,12 @@ if not epoch then
   call('SET', run, run_id())
 end
 note_restart(run, rebuilding, rebuild)
+-- Leases that were lost: who is dead has to be evicted.
+if call('HLEN', channels) > call('ZCARD', leases) then
+  for _, other in ipairs(call('HKEYS', channels)) do
+    call('ZADD', leases, 'NX', now() + tonumber(lease), other)
+  end
+end
 call('ZADD', leases, now() + tonumber(lease), node)
 call('HSET', channels, node, channel)
 call('HSET', answered, 'process', process)

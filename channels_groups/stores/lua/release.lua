@@ -20,4 +20,5 @@ call('HDEL', channels, node)
 call('HDEL', sizes, node)
 if call('EXISTS', leases, void) == 0 then
   call('DEL', channels, sizes, epoch, rebuilding, revision, told_groups, run)
+  call('DEL', prefix .. 'damaged')
 end

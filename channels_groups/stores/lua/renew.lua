@@ -8,7 +8,8 @@
 --       some of its groups (msgpack of group -> {its members there, a user
 --       of theirs or false, a connection of that user there or false}),
 --       the node's connections
--- Returns {state, epoch, 1 if the node's subscription is there, {channel, ...} of those
+-- Returns {state ('damaged': alive, and data will count as lost once the dead are
+--   evicted), epoch, 1 if the node's subscription is there, {channel, ...} of those
 --   who want to hear of every event, {group, connection, group, connection, ...} of what
 --   was taken from the node, node, node, ...}; '~' is among the nodes if the grace of a
 --   member has ended.
@@ -45,18 +46,15 @@ local function is_group_damaged(group, expected, user, id)
   if user and id and call('HGET', user_key(user), place(group, id)) ~= node then
     return true
   end
-  local count, here = 0, false
-  for _, other in ipairs(call('HKEYS', prefix .. 'nodes:' .. group)) do
-    count = count + call('HLEN', members_key(group, other))
-    here = here or other == node
-  end
-  return here ~= (expected > 0) or count ~= tonumber(call('ZSCORE', index, group) or 0)
+  local here = call('HEXISTS', prefix .. 'nodes:' .. group, node) == 1
+  return here ~= (expected > 0) or held_in(group) ~= counted_in(index, group)
 end
 
 -- The server may have gone back to older data, or keys may have been deleted.
 local function is_damaged(deadline)
   -- An eviction takes the lease last.
   if not deadline then return call('EXISTS', node_groups) == 1 end
+  if call('EXISTS', prefix .. 'damaged') == 1 then return true end
   local last = tonumber(call('HGET', answered, 'sequence') or 0)
   if last < tonumber(sequence) then return true end
   if last > tonumber(sequence) then return false end -- A commit is under way.
@@ -69,6 +67,21 @@ local function is_damaged(deadline)
     local user = gone == 0 and expected[2]
     local left = expected[1] - gone
     if is_group_damaged(group, left, user, expected[3]) then return true end
+  end
+  return false
+end
+
+-- Nobody would write back what dead nodes have: they are evicted before it is wiped.
+-- Not if the data may be older: of some who are in it a leave was told already.
+local function awaits_evictions(time)
+  if call('GET', rebuilding) == 'restarted' then return false end
+  for _, other in ipairs(call('HKEYS', channels)) do
+    call('ZADD', leases, 'NX', time + lease, other)
+  end
+  for _, other in ipairs(call('ZRANGE', leases, 0, -1)) do
+    if other ~= node and other ~= LINGERING and not is_connected(other) then
+      return true
+    end
   end
   return false
 end
@@ -87,7 +100,11 @@ end
 local time = now()
 local deadline = tonumber(call('ZSCORE', leases, node) or nil)
 local state = 'alive'
-if deadline ~= 0 and epoch == known and is_damaged(deadline) then
+local damaged = deadline ~= 0 and epoch == known and is_damaged(deadline)
+if damaged and awaits_evictions(time) then
+  state = 'damaged'
+  call('ZADD', leases, time + lease, node)
+elseif damaged then
   -- Nobody's data can be trusted: all nodes write theirs back under a new epoch.
   state, epoch = 'emptied', new
   call('SET', epoch_key, epoch)
