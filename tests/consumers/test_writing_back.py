@@ -5,13 +5,15 @@ write everything once more, and what is void meanwhile is wiped.
 """
 
 import asyncio
+from collections import Counter
 
 import pytest
 
+from channels_groups import names
 from channels_groups.exceptions import StoreUnavailable
 from channels_groups.manager import get_group, get_group_manager
 from channels_groups.node import find_nodes
-from channels_groups.stores.base import LeaseLost
+from channels_groups.stores.base import Entry, Incarnation, Join, LeaseLost, Member
 from channels_groups.stores.redis import RedisStore
 
 from ..helpers import layers
@@ -125,3 +127,46 @@ async def test_renewed_while_it_registers(connect, server, prefix, monkeypatch, 
     await aeventually(lambda: not writer()._disowned)
     await check_nothing_is_missed()
     assert await get_group_manager().amembership_count() == len(ROOMS)
+
+
+@on_both_layers
+async def test_what_is_under_way_waits_until_the_dead_are_evicted(
+    connect, configure, events, server, prefix
+):
+    """Before data is wiped that tells of them: joins, updates and leaves."""
+    configure(LEASE=2)
+    goes, joins, updates = [await connect(AsyncChat) for _ in range(3)]
+    for client in (goes, updates):
+        await client.set_group("room")
+    await die(Incarnation("dead", "dead!", "1"), "room", "other")
+    before = len(events)
+    lose_the_index(server, prefix)
+    await asyncio.gather(
+        *(goes.set_group(None), joins.set_group("room")),
+        updates.do(lambda consumer: consumer.update_info({"n": 1})),
+    )
+    await aeventually(lambda: len(events) >= before + 5, timeout=20)
+    await aeventually(lambda: not writer()._disowned)
+    told = Counter((one.name, one.group.name, one.reason) for one in events[before:])
+    assert told == Counter(
+        [
+            *(("leave", "room", "lost"), ("leave", "other", "lost")),
+            *(("destroyed", "other", None), ("leave", "room", "left")),
+            ("join", "room", None),
+        ]
+    )
+    found = {one.id: one.info async for one in get_group("room")}
+    assert found == {joins.id: {}, updates.id: {"n": 1}}
+    assert await get_group("room").acount() == 2
+    assert await get_group_manager().agroup_count() == 1
+    await check_nothing_is_missed()
+
+
+async def die(dead, *rooms):
+    """Be a process that joined some rooms and was killed."""
+    store = get_group_manager().store
+    await store.register(0, dead, "", 2)
+    joins = [Join(room, Member("x", "dead!x", None, {}, 1.5)) for room in rooms]
+    entries = {room: [Entry(names.own_name(room), dead.channel)] for room in rooms}
+    await store.commit(0, dead, 1, joins, entries)
+    await store.forget(dead)
