@@ -54,11 +54,15 @@ class Filler:
         joined, self._joined = self._joined, []
         await self._commit([Leave(one.group, one.member) for one in joined])
 
+    async def expire(self) -> None:
+        """Be dead, and not evicted yet."""
+        await self._store.renew(0, self._node, "", 0, 0)
+
     async def evict(self) -> None:
         """Be evicted by another node."""
         other = Incarnation("survivor-000", CHANNEL + "f" * 32)
         await self._store.register(0, other, "", 3600)
-        await self._store.renew(0, self._node, "", 0, 0)
+        await self.expire()
         sequence, done = 0, False
         while not done:
             sequence += 1

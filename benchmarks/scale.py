@@ -103,14 +103,10 @@ async def walk(group: Any) -> int:
 
 
 async def peak(group: Any) -> int:
-    """Return the most bytes that listing some pages holds at once."""
+    """Return the most bytes that listing it holds at once."""
     tracemalloc.start()
     try:
-        count = 0
-        async for _ in group:
-            count += 1
-            if count == 20_000:
-                break
+        await walk(group)
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -180,9 +176,10 @@ async def compare_scripts(report: Report, redis: RedisServer) -> None:
     """How long scripts block the server: SLOWLOG's word.
 
     For a process' members as they all join, leave and are evicted, in batches as the
-    library makes them.
+    library makes them; and as others read while all of them are dead.
     """
     rows: list[dict[str, Any]] = []
+    reading: list[dict[str, Any]] = []
     members = 100 if report.quick else 100_000
     shapes = {
         "one room": 1,
@@ -197,9 +194,11 @@ async def compare_scripts(report: Report, redis: RedisServer) -> None:
         for shape, rooms in shapes.items():
             title = f"{shape}, users" if users else shape
             names = [f"room-{index % rooms}" for index in range(members)]
-            await time_scripts(redis, title, names, users, rows)
+            await time_scripts(redis, title, names, users, rows, reading)
     await store.release(0, keeper)
     report.add(f"scripts that write {members:,} members", rows, rows)
+    title = f"scripts that read beside {members:,} members of a dead process"
+    report.add(title, reading, reading)
 
 
 async def time_scripts(
@@ -208,18 +207,45 @@ async def time_scripts(
     names: list[str],
     users: bool,
     rows: list[dict[str, Any]],
+    reading: list[dict[str, Any]],
 ) -> None:
     manager = get_group_manager("core")
     filler = Filler(manager, in_layer=True, users=users, restore=False)
     async with filler:
         with ScriptTimes(redis, f"{title}: join", rows):
             await filler.join(names)
+        await filler.expire()
+        if users:
+            await time_reading(redis, title, names, reading)
         with ScriptTimes(redis, f"{title}: evict", rows):
             await filler.evict()
     async with filler:
         await filler.join(names[:10_000])
         with ScriptTimes(redis, f"{title}: leave", rows):
             await filler.leave()
+
+
+async def time_reading(
+    redis: RedisServer, title: str, names: list[str], rows: list[dict[str, Any]]
+) -> None:
+    manager = get_group_manager("core")
+    store, group, some = manager.store, manager.group(names[0]), sorted({*names[:500]})
+    readers: dict[str, Callable[[], Awaitable[Any]]] = {
+        "count": group.acount,
+        "users": group.auser_count,
+        "summaries": lambda: store.summaries(0, some),
+        "ranking": lambda: store.ranking(0, 0, 1000),
+        "list": lambda: store.groups("room-", None),
+        "groups": manager.agroup_count,
+        "memberships": manager.amembership_count,
+    }
+    async with Filler(manager, users=True, restore=False, number=1) as living:
+        await living.join([names[0]])
+        for reader, read in readers.items():
+            with ScriptTimes(redis, f"{title}: {reader}", rows):
+                for _ in range(5):
+                    await read()
+        await living.leave()
 
 
 class ScriptTimes:

@@ -4,9 +4,12 @@ No time is measured, as other work on the machine lengthens it. A script that lo
 no more than BOUND entries takes a millisecond or so.
 """
 
+import tracemalloc
+
 import pytest
 
 from channels_groups import evictor, writer
+from channels_groups.manager import get_group_manager
 from channels_groups.stores.base import Holdings, Join, Leave
 
 from .lab import list_groups, member
@@ -184,3 +187,36 @@ async def test_a_batch_is_bounded(lab, witness, rooms):
     await node.renew(holdings=Holdings(1, size, {"room-0": (size // rooms, None)}))
     await node.commit(*map(Leave, names, users))
     assert len(witness.costs) == 3 and witness.dearest() <= BOUND
+
+
+@on_core
+async def test_listing_holds_a_page_whatever_the_size(lab):
+    node, peaks = await lab.node(), []
+    group = get_group_manager().group("room")
+    for first, size in (0, 5_000), (5_000, 50_000):
+        joins = [Join("room", member(f"m{number}")) for number in range(first, size)]
+        for start in range(0, len(joins), 500):
+            await node.commit(*joins[start : start + 500])
+        assert await walk(group, limit=1000) == 1000  # What is made once is there.
+        del joins
+        tracemalloc.start()
+        try:
+            assert await walk(group) == size
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert peaks[1] < 2 * peaks[0]  # Pages differ a little in size.
+    await lab.expire(node)
+    other = await lab.node()
+    await other.evict_all(node, limit=1000)
+    node.held.clear()
+
+
+async def walk(group, limit=None):
+    """Return how many connections are listed."""
+    count = 0
+    async for _ in group:
+        count += 1
+        if count == limit:
+            break
+    return count
