@@ -5,8 +5,10 @@ import asyncio
 import importlib
 import json
 import os
+import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ def main() -> None:
         "machine": machine.describe(),
         "parts": {},
     }
+    failed: list[str] = []
     with RedisServer() as redis, tempfile.TemporaryDirectory() as scratch:
         prepare_django(redis.url)
         for name in arguments.parts or PARTS:
@@ -38,7 +41,11 @@ def main() -> None:
             report = Report(name, arguments.rounds, arguments.quick)
             part = importlib.import_module(f"benchmarks.{name}")
             start = time.monotonic()
-            asyncio.run(part.run(report, redis, Path(scratch)))
+            try:
+                asyncio.run(part.run(report, redis, Path(scratch)))
+            except Exception:
+                traceback.print_exc()  # The other parts may have taken long, or will.
+                failed.append(name)
             seconds = round(time.monotonic() - start)
             print(f"\n{name} took {seconds} s.", flush=True)
             results["parts"][name] = {"seconds": seconds, "tables": report.tables}
@@ -48,6 +55,8 @@ def main() -> None:
     for what in ("machine", "versions"):
         print(f"{what}: {json.dumps(results[what])}")
     print(f"all of it: {arguments.json}")
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 def write(results: dict[str, Any], path: Path) -> None:
