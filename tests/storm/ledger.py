@@ -76,6 +76,16 @@ class Ledger:
                 members[event["group"]].discard(event["id"])
         return {name: ids for name, ids in members.items() if ids}
 
+    def half_told(self, killed: set[int]) -> set[str]:
+        """Return the groups of whose end the processes that live are still to tell."""
+        last = {event["group"]: event for event in sorted(self._batch, key=_place)}
+        return {
+            name
+            for name, event in last.items()
+            if event["event"] == "leave" and not event["count"]
+            if event["pid"] not in killed
+        }
+
     def close_batch(self, truth: dict[str, set[str]], unknowable: Unknowable) -> None:
         """Judge the events that were read, now that `truth` is what is so."""
         batch, self._batch = self._batch, []

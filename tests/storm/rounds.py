@@ -110,6 +110,9 @@ async def signalled(world: World, since: float, patience: float) -> float | None
             f" too many, {sorted(truth[room] - logged[room])} too few"
             for room in {*logged, *truth}
             if logged[room] - excused != truth[room]
+        ] + [
+            f"{room!r}: logged no end"
+            for room in world.ledger.half_told(world.unknowable.pids)
         ]
 
     return await none(world, missing, since, patience)
