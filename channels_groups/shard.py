@@ -82,17 +82,25 @@ class Shard:
         """End a membership, or let it linger for ``grace`` seconds.
 
         Wait for the signals, but not for a store that is away. It is not lost
-        meanwhile: the writer goes on until it is done.
+        meanwhile: the writer goes on until it is done. Who has waited for as long as
+        that, or is cancelled, gets nothing more.
         """
         request = self._begin_leave(membership, reason, grace)
-        if request and not await self._carry_out(request):
-            membership.silence()
+        if request:
+            try:
+                await self._carry_out(request)
+            finally:
+                membership.silence()
 
     def leave_soon(
         self, membership: Membership, reason: str = "left", grace: float = 0
     ) -> None:
-        """End a membership, before whatever is committed from now on."""
+        """End a membership, before whatever is committed from now on.
+
+        It gets nothing more: nobody takes it for a member here.
+        """
         leave = self._begin_leave(membership, reason, grace)
+        membership.silence()
         if leave:
             self._writer.submit(leave)
 
@@ -310,6 +318,8 @@ class Shard:
             self.forget(membership)
             return None
         membership.state = LEAVING
+        if not membership.committed:  # And never may be.
+            membership.silence()
         about = membership.group.name, membership.member, membership.told
         leave = Leave(*about, grace if membership.member.user_id is not None else 0)
         return Request(leave, membership, reason, _waiting_for(membership))

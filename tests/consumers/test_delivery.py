@@ -11,7 +11,7 @@ from channels.testing import ApplicationCommunicator
 
 from channels_groups import names
 from channels_groups.consumers import AsyncGroupConsumerMixin
-from channels_groups.exceptions import ConnectionClosed
+from channels_groups.exceptions import ConnectionClosed, StoreUnavailable
 from channels_groups.manager import get_group, get_group_manager
 from channels_groups.node import find_nodes
 
@@ -215,6 +215,99 @@ async def test_who_was_rejected_receives_nothing(chat, connect, configure):
     await asyncio.wait([shouting])
     assert await ann.receive_from() == "psst"
     assert await bob.has_received_nothing()
+
+
+@pytest.fixture
+def store_answers(monkeypatch, layer):
+    """Return an event: while it is not set, the store carries out and is silent."""
+    answers, store = asyncio.Event(), type(get_group_manager().store)
+    answers.set()
+    commit = store.commit
+
+    async def commit_and_wait(*args, **kwargs):
+        result = await commit(*args, **kwargs)
+        try:
+            await asyncio.wait_for(answers.wait(), 1)
+        except asyncio.TimeoutError as error:
+            raise StoreUnavailable("Deliberately.") from error
+        return result
+
+    monkeypatch.setattr(store, "commit", commit_and_wait)
+    yield answers
+    answers.set()
+
+
+async def give_up_soon(client, name):
+    """Let a client's set_group() be cancelled."""
+    with pytest.raises(asyncio.TimeoutError):
+        await client.do(lambda one: asyncio.wait_for(one.set_group(name), 0.1))
+
+
+@async_only
+async def test_who_was_not_admitted_and_has_given_up_receives_nothing(
+    connect, configure, store_answers
+):
+    """Though the store has yet to say so; and it is no member that is closed."""
+    configure(MAX_MEMBERS=1)
+    ann, bob = await connect(AsyncChat, "room"), await connect(AsyncChat)
+    store_answers.clear()
+    await give_up_soon(bob, "room")
+    await get_group("room").asend("psst")
+    await get_group("room").asend_event({"type": "chat.note", "text": "psst"})
+    assert await ann.frames(2) == ["psst", "note psst"]
+    await get_group("room").aclose_all(4001)
+    assert await ann.close_code() == (4001, None)
+    assert await bob.has_received_nothing()
+    store_answers.set()
+    await bob.set_group("other")
+    assert bob.output_queue.empty()
+
+
+@async_only
+async def test_who_has_given_up_waiting_to_leave_receives_nothing(
+    connect, store_answers
+):
+    ann, bob = await connect(AsyncChat, "room"), await connect(AsyncChat, "room")
+    store_answers.clear()
+    await give_up_soon(bob, None)
+    await get_group("room").asend("psst")
+    assert await ann.receive_from() == "psst"
+    assert await bob.has_received_nothing()
+    store_answers.set()
+    await aeventually(get_group("room").acount, equals=1)
+
+
+@cases("core-async", "pubsub-async")
+async def test_who_leaves_receives_until_the_store_has_said_so(connect, store_answers):
+    """Or until it waits no more for that."""
+    ann, bob = await connect(AsyncChat, "room"), await connect(AsyncChat, "room")
+    store_answers.clear()
+    leaving = asyncio.create_task(bob.consumer.set_group(None))
+    await asyncio.sleep(0.05)
+    await get_group("room").asend("before")
+    assert await ann.receive_from() == await bob.receive_from() == "before"
+    await leaving
+    await get_group("room").asend("after")
+    assert await ann.receive_from() == "after"
+    assert await bob.has_received_nothing()
+    store_answers.set()
+    await aeventually(get_group("room").acount, equals=1)
+
+
+@async_only
+async def test_a_join_that_the_connection_does_not_live_to_see(connect, store_answers):
+    """It ends while a task of its own still waits."""
+    bob = await connect(AsyncChat)
+    store_answers.clear()
+    joining = asyncio.create_task(bob.consumer.set_group("room"))
+    await aeventually(get_group("room").acount, equals=1)
+    await bob.send_input({"type": "websocket.disconnect", "code": 1000})
+    await aeventually(lambda: bob.consumer._connection.ended)
+    store_answers.set()
+    with pytest.raises(ConnectionClosed):
+        await joining
+    await bob.wait()
+    assert not await get_group("room").aexists()
 
 
 async def test_what_comes_before_the_accept_is_held_until_then(flavour, open_client):
