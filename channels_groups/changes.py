@@ -58,8 +58,9 @@ class Changes:
         change[kind].append([answer.revision, *_pack(member)])
         step = [answer.previous, answer.revision, answer.count, answer.user_count]
         change["steps"].append(step)
-        if self._states.follows(group):
-            public = self._manager.connection(member, self._manager.group(group))
+        handle = self._states.group(group)
+        if handle is not None:
+            public = handle.manager.connection(member, handle)
             steps = [Step(answer.revision, kind, public)]
             segment = Segment(answer.previous, answer.revision, steps)
             self._states.take_own(group, segment)
@@ -82,7 +83,7 @@ class Changes:
         is_followed = self._states.follows(local.name)
         if not is_followed and not local.hooked:
             return
-        group = self._manager.group(local.name)
+        group = local.public or self._manager.group(local.name)
         arrived = [News(group, message, *step) for step in message["steps"]]
         if is_followed:
             self._states.take(local.name, [news.segment for news in arrived])

@@ -6,6 +6,7 @@ from typing import Any
 
 from channels import DEFAULT_CHANNEL_LAYER
 from channels.db import database_sync_to_async
+from django.core.exceptions import ImproperlyConfigured
 
 from . import names
 from .connection import Message
@@ -33,8 +34,8 @@ class GroupLife:
 
     async def __call__(self, scope: Message, receive: Any, send: Any) -> Any:
         self._groups: dict[str, ConnectionGroup] = {}
-        manager = get_group_manager(self._manager.alias)
-        node, connection = Node.connect(manager, self, scope, send)
+        self._check_alias("group_manager", self._manager)
+        node, connection = Node.connect(self._manager, self, scope, send)
         self._node, self._connection = node, connection
         try:
             return await super().__call__(  # type: ignore[misc]
@@ -89,6 +90,14 @@ class GroupLife:
     @property
     def _manager(self) -> GroupManager:
         return self.group_manager or get_group_manager(self.channel_layer_alias)
+
+    def _check_alias(self, what: str, manager: GroupManager) -> None:
+        """Refuse what is of a layer from which this consumer gets no message."""
+        if manager.alias != self.channel_layer_alias:
+            raise ImproperlyConfigured(
+                f"The {what} of {type(self).__name__} is of {manager.alias!r}, its "
+                f"channel_layer_alias is {self.channel_layer_alias!r}."
+            )
 
     @classmethod
     def _has_hooks(cls, mixin: type) -> bool:
@@ -148,6 +157,7 @@ class GroupLife:
         group = await manager.aget_group(name, asking)
         if group is None:
             raise GroupRejected(f"The group manager rejected group {name!r}.")
+        self._check_alias("group", group.manager)
         if group.name in self._groups:
             return self._groups[group.name]
         limit = await _max_members(manager, group)

@@ -136,6 +136,12 @@ class LocalGroup:
         #: Where other code's messages to the group arrive.
         self.plain: Receiver | None = None
 
+    @property
+    def public(self) -> ConnectionGroup | None:
+        """The handle that a member has, with its consumer's manager."""
+        member = next(iter(self.members), None)
+        return None if member is None else member.group
+
     def next_audited(self) -> Member | None:
         """Return another member that the store has each time, if there is one."""
         first = next((one for one in self.members if one.committed), None)

@@ -56,6 +56,7 @@ class Node:
     def __init__(self, manager: GroupManager) -> None:
         self.loop = asyncio.get_running_loop()
         self.key = self.loop, manager.alias, simulated.get()
+        #: Of the consumer that connected last: nearly always they have the same.
         self.manager = manager
         self.alias = manager.alias
         self.settings = manager.settings
@@ -100,6 +101,7 @@ class Node:
         if node is None:
             node = cls(manager)
             _nodes[node.key] = node
+        node.manager = manager
         outbox = node.settings.outbox
         connection = LocalConnection(consumer, scope, send, outbox, node.alias)
         node.connections[connection.id] = connection

@@ -197,10 +197,10 @@ class Shard:
 
     def announce_loss(self, loss: Loss, reason: str = "lost") -> None:
         """Fire the signals of a member that was evicted, and tell the others."""
-        answer, manager = loss.answer, self.node.manager
+        answer, local = loss.answer, self.groups.get(loss.group)
         self._tell_owner(loss.group, loss.member, answer.owner)
-        group = manager.group(loss.group)
-        connection = manager.connection(loss.member, group)
+        group = (local and local.public) or self.node.manager.group(loss.group)
+        connection = group.manager.connection(loss.member, group)
         leave = {"connection": connection, "reason": reason, **_counts(answer)}
         fired = [(signals.group_leave, leave)]
         fired += _fired_of_user(loss.member.user_id, answer)

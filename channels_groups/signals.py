@@ -1,7 +1,9 @@
 """What happens to groups, told once in the whole cluster.
 
 Each signal fires in one process only: the one whose commit made the change, or
-the survivor that evicted a dead process. Its sender is the manager's class.
+the survivor that evicted a dead process. Its sender is the class of the consumer's
+manager; for a member that is lost or expired it is that of another consumer of the
+layer, of the same group if the process has one.
 Receivers may be sync or async, get the arguments named below and take
 ``**kwargs``. One that raises is logged and changes nothing; one that waits for
 a join or leave of the same group gets a RuntimeError.

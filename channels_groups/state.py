@@ -142,6 +142,11 @@ class States:
         """Whether a member is shown the group."""
         return group in self._groups
 
+    def group(self, name: str) -> ConnectionGroup | None:
+        """Return the handle of the group if a member is shown it."""
+        state = self._groups.get(name)
+        return None if state is None else state.group
+
     def take_own(self, group: str, segment: Segment) -> None:
         """Take in what this node has changed: it need not wait for its own message."""
         self.take(group, [segment])

@@ -5,12 +5,16 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.core.exceptions import ImproperlyConfigured
 
 from channels_groups.exceptions import GroupFull, GroupRejected
 from channels_groups.groups import Connection, ConnectionGroup
 from channels_groups.manager import GroupManager, get_group, get_group_manager
+from channels_groups.signals import group_join, group_leave
+from channels_groups.testing import simulated_process
 from channels_groups.writer import BATCH
 
+from ..helpers.eventually import aeventually
 from .chats import async_only, cases, in_memory
 
 
@@ -430,6 +434,74 @@ async def test_the_signals_sender_is_the_managers_class(chat, connect, configure
     finally:
         group_join.disconnect(receive)
     assert senders == [Policy]
+
+
+@in_memory
+async def test_a_manager_of_another_layer_is_refused(
+    chat, open_client, settings, layer
+):
+    """Its groups' messages would go where the consumer does not read."""
+    settings.CHANNEL_LAYERS = {
+        **settings.CHANNEL_LAYERS,
+        **{"other": {"BACKEND": "channels.layers.InMemoryChannelLayer"}},
+    }
+
+    class Astray(chat):
+        group_manager = Policy("other")
+
+    client = open_client(Astray, room="room")
+    with pytest.raises(ImproperlyConfigured, match="'other'.*'default'"):
+        await client.connect()
+
+    class Redirecting(GroupManager):
+        async def aget_group(self, name, connection):
+            return get_group(name, "other")
+
+    class Redirected(chat):
+        group_manager = Redirecting()
+
+    client = open_client(Redirected, room="room")
+    with pytest.raises(ImproperlyConfigured, match="'other'.*'default'"):
+        await client.connect()
+    assert not await get_group("room").aexists()
+
+
+@cases("core-async", "pubsub-sync")
+async def test_a_class_level_manager_stands_behind_all_that_happens(
+    chat, told_chat, connect, open_client
+):
+    """Also behind what other members are told of, and a loss."""
+
+    class OwnChat(chat):
+        group_manager = Policy()
+
+    class ToldOwnChat(told_chat):
+        group_manager = OwnChat.group_manager
+
+    senders = []
+
+    def receive(sender, signal, group, **kwargs):
+        senders.append((sender, type(group.manager), group.name, kwargs.get("reason")))
+
+    for signal in (group_join, group_leave):
+        signal.connect(receive, weak=False)
+    try:
+        async with simulated_process() as other:
+            ann = await connect(ToldOwnChat, "room")
+            for room in ("room", "alone"):
+                client = open_client(OwnChat, room=room)
+                client._run = client.application = other.serve(client._run)
+                assert (await client.connect())[0]
+            await other.kill()
+            await aeventually(lambda: len(senders), equals=5, timeout=20)
+        await aeventually(lambda: len(ann.left), equals=1)
+        changes = [change.group.manager for change in ann.changes]
+        assert set(changes) == {OwnChat.group_manager}
+    finally:
+        for signal in (group_join, group_leave):
+            signal.disconnect(receive)
+    assert {one[:2] for one in senders} == {(Policy, Policy)}
+    assert {one[2:] for one in senders[3:]} == {("room", "lost"), ("alone", "lost")}
 
 
 # What a connection tells about itself
