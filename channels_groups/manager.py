@@ -16,7 +16,7 @@ from .groups import Connection, ConnectionGroup
 from .messages import close_message
 from .meters import METERS
 from .node import find_nodes
-from .relay import BAD_MESSAGE, call_layer
+from .relay import BAD_MESSAGE, call_layer, gather_all
 from .stores import make_store
 from .stores.base import BaseStore, Member
 from .users import GroupUser
@@ -161,8 +161,11 @@ class GroupManager:
             for node in find_nodes(self.alias):
                 node.loop.call_soon_threadsafe(node.close_all, code, reason)
             return
-        for channel in await self.store.channels():
-            await call_layer(self.channel_layer.send(channel, message), BAD_MESSAGE)
+        send = self.channel_layer.send
+        await gather_all(
+            call_layer(send(channel, message), raises=BAD_MESSAGE)
+            for channel in await self.store.channels()
+        )
 
     def close_all(
         self, code: int | None = None, reason: str | None = None, local: bool = False

@@ -19,6 +19,7 @@ from channels_groups.testing import isolated_groups
 from channels_groups.watch import Event
 
 from ..consumers.chats import AsyncChat, Client
+from ..stores.lab import Lab, member
 
 
 class Terminal(io.StringIO):
@@ -233,6 +234,29 @@ async def test_close_all(house, connect):
     assert closed.startswith("Asked all ")
     assert closed.endswith(" of 1 process to close.\n")
     assert [await one.close_code() for one in house] == [(None, None)] * 3
+
+
+async def test_close_all_reaches_the_others_where_one_is_full(monkeypatch):
+    full = {
+        "BACKEND": "channels.layers.InMemoryChannelLayer",
+        "CONFIG": {"capacity": 1},
+    }
+    async with isolated_groups(channel_layers={"default": full}):
+        manager = get_group_manager()
+        node = await Lab(manager.store).node()
+        await node.join("Lobby", member("a"))
+        layer = manager.channel_layer
+        channels = [await layer.new_channel() for _ in range(3)]
+        await layer.send(channels[0], {"type": "something.else"})
+
+        async def list_channels():
+            return channels
+
+        monkeypatch.setattr(manager.store, "channels", list_channels)
+        with pytest.raises(CommandError, match="Too much waits"):
+            await groups("close", "--all", "--no-input")
+        got = [(await layer.receive(channel))["type"] for channel in channels]
+        assert got == ["something.else", "groups.close_all", "groups.close_all"]
 
 
 async def test_processes(house):

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from channels import DEFAULT_CHANNEL_LAYER
+from channels.exceptions import ChannelFull
 from channels.layers import InMemoryChannelLayer
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -60,6 +61,8 @@ class Command(BaseCommand):
             ACTIONS[action](manager, console).act(options)
         except (GroupError, ImproperlyConfigured, TypeError, ValueError) as error:
             raise CommandError(str(error)) from error
+        except ChannelFull as error:
+            raise CommandError("Too much waits for a process to get it.") from error
         except KeyboardInterrupt:
             raise CommandError("Interrupted.", returncode=130) from None
         except BrokenPipeError:
