@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from importlib import import_module
 
 import pytest
+from django.dispatch import Signal
 
 import channels_groups
 from channels_groups import conf, consumers, exceptions, groups, manager, testing
@@ -106,8 +107,16 @@ def test_sync_and_async_twins(owner, signatures):
 
 
 def test_groups_are_iterated():
-    for method in ("__iter__", "__aiter__", "__eq__", "__hash__"):
+    for method in ("__iter__", "__aiter__"):
         assert hasattr(groups.ConnectionGroup, method)
+
+
+def test_groups_are_equal_by_alias_and_name():
+    room = manager.get_group("room")
+    same = manager.GroupManager().group("room")
+    assert room == same and hash(room) == hash(same)
+    others = manager.get_group("other"), manager.GroupManager("another").group("room")
+    assert room not in others and len({room, same, *others}) == 3
 
 
 def test_a_connection_tells_who_it_is():
@@ -142,7 +151,9 @@ def test_managers():
 
 
 def test_signals():
-    assert set(SIGNALS) <= set(dir(import_module("channels_groups.signals")))
+    module = import_module("channels_groups.signals")
+    found = {name for name, one in vars(module).items() if isinstance(one, Signal)}
+    assert found == set(SIGNALS)
 
 
 def test_exceptions():

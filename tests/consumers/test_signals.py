@@ -332,3 +332,36 @@ async def test_a_slow_receiver_does_not_delay_other_groups(connect):
         assert not slow.done()
         go_on.set()
         await slow
+
+
+COUNTS = {"count", "user_count", "revision"}
+ARGUMENTS = {
+    "group_created": {"group", "revision"},
+    "group_join": {"group", "connection", *COUNTS},
+    "group_user_join": {"group", "user_id", *COUNTS},
+    "group_update": {"group", "connection", *COUNTS},
+    "group_leave": {"group", "connection", "reason", *COUNTS},
+    "group_user_leave": {"group", "user_id", *COUNTS},
+    "group_destroyed": {"group", "revision"},
+}
+
+
+@in_memory
+async def test_signals_have_the_arguments_that_users_write(chat, connect):
+    seen = {}
+    receivers = {}
+    for name in ARGUMENTS:
+
+        def receive(sender, signal, name=name, **kwargs):
+            seen[name] = set(kwargs)
+
+        receivers[name] = receive
+        getattr(signals, name).connect(receive)
+    try:
+        client = await connect(chat, "room", user_id="ann")
+        await client.do(lambda consumer: consumer.update_info({"a": 1}))
+        await client.set_group(None)
+    finally:
+        for name, receive in receivers.items():
+            getattr(signals, name).disconnect(receive)
+    assert seen == ARGUMENTS
