@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import accumulate
 from typing import Any, Callable, TypeVar
 
-from django.db.models import Count, Exists, Model, OuterRef, QuerySet
+from django.db.models import Count, Exists, Max, Model, OuterRef, QuerySet
 
 from channels_groups.stores.base import Disagreement, Findings
 
-from .models import Book, Group, Membership, Node, Part
+from .models import Book, Group, Membership, Node, Part, lingering_id
 from .texts import unescape
 
 #: Rows of one kind on a page; whoever joins meanwhile waits for it.
@@ -17,6 +17,7 @@ PAGE = 200
 #: A page of groups or nodes ends with so many members, if one alone has not more.
 LIMIT = 10_000
 
+LOST = "Those who linger are not found."
 WHO: dict[type[Model], str] = {
     Book: "The layer",
     Node: "A process",
@@ -40,6 +41,7 @@ class Verification:
     def __init__(self, using: str, book: Book, mend: bool) -> None:
         self._using = using
         self._book = book
+        self._lingering_id = lingering_id(book.layer)
         self._mend = mend
         self._found: list[Disagreement] = []
 
@@ -66,9 +68,12 @@ class Verification:
         lost = parts.filter(group__layer=self._book.layer)
         lost = lost.filter(~Exists(nodes.filter(pk=OuterRef("node"))))
         for node in sorted(set(lost.values_list("node", flat=True))):
-            self._report("A process without a lease has members.", node=node)
+            lingers = node == self._lingering_id
+            what = LOST if lingers else "A process without a lease has members."
+            self._report(what, node=node)
             if self._mend:  # Its memberships are counted with the nodes.
-                nodes.create(id=node, layer=self._book.layer, deadline=0)
+                deadline = self._last_grace() if lingers else 0
+                nodes.create(id=node, layer=self._book.layer, deadline=deadline)
         return ids
 
     def _stray_members(self, last: Any) -> list[Any]:
@@ -116,7 +121,17 @@ class Verification:
         counts = _count(members, "part__node")
         for node in page:
             self._compare(node, {"memberships": counts.get(node.id, 0)}, node=node.id)
+            if node.id == self._lingering_id and node.deadline < self._last_grace():
+                self._report(LOST, node=node.id)
+                if self._mend:
+                    row = self._rows(Node).filter(pk=node.pk)
+                    row.update(deadline=self._last_grace())
         return ids
+
+    def _last_grace(self) -> int:
+        """Return when the last grace ends; until then its row must count as alive."""
+        lingering = self._rows(Membership).filter(part__node=self._lingering_id)
+        return lingering.aggregate(last=Max("until"))["last"] or 0
 
     def _total(self, last: Any) -> list[Any]:
         groups = self._rows(Group).filter(layer=self._book.layer).count()

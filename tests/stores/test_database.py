@@ -20,7 +20,7 @@ from channels_groups.stores.base import Holdings, Join
 from ..helpers.eventually import aeventually
 from .conftest import DATABASE_KINDS
 from .lab import MODELS, member
-from .test_verify import check_mended
+from .test_verify import check_mended, verify_all
 
 ANN, BOB, CAT = (member(id, user=f"user-{id}") for id in "abc")
 
@@ -82,6 +82,27 @@ async def test_harm_is_found_and_mended_in_pages(lab, harm, monkeypatch):
     monkeypatch.setattr(verification, "PAGE", 2)
     monkeypatch.setattr(verification, "LIMIT", 1)
     await check_harm(lab, *HARM[harm])
+
+
+@every_database
+@pytest.mark.parametrize("values", [None, {"deadline": 1}])
+async def test_harm_of_who_lingers_is_found_and_mended(lab, values):
+    one, two = await lab.node(), await lab.node()
+    await one.join("room", ANN)
+    await one.join("room", BOB)
+    await one.leave("room", ANN, grace=60)
+    before = await lab.store.membership_count()
+    row = lab.rows(models.Node).filter(id=models.lingering_id("default"))
+    if values is None:
+        assert lab.database.run(row.delete)[0]
+    else:
+        assert lab.database.run(row.update, **values)
+    await check_mended(lab.store, ["Those who linger are not found."])
+    assert await lab.store.count("room") == before == 2
+    assert (await one.renew()).overdue == []
+    back = member("new", ANN.user_id)
+    assert (await two.join("room", back, resume=())).outcome == "resumed"
+    assert (await verify_all(lab.store))[0] == []
 
 
 async def check_harm(lab, model, values, expected):
