@@ -43,9 +43,11 @@ class Deliberate(Exception):
 class FragileRoomConsumer(RoomConsumer):
     """A room's visitor whose handlers raise when they are told to.
 
-    Its name may be "user.anything": connections of one user.
+    Its name may be "user.anything": connections of one user. It is waited for as the
+    demo's page is.
     """
 
+    group_grace = None
     fails_in_disconnect = False
 
     async def connect(self):
