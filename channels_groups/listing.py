@@ -154,25 +154,26 @@ async def largest_groups(
     With a prefix all that match are looked at, ``limit`` of them kept in memory.
     progress: is called with how many have been read.
     """
-    found: list[tuple[str, int]] = []
+    found: dict[str, int] = {}  # A store may list a group twice, as it changes.
     read = 0
     if limit is not None and not prefix:
         for shard in range(store.shards):
-            found += await store.ranking(shard, 0, limit)
+            found.update(await store.ranking(shard, 0, limit))
     else:
         cursor = None
         while True:
             page, cursor = await store.groups(prefix, cursor)
-            found += page
+            found.update(page)
             read += len(page)
             progress(read)
             if limit is not None:
-                found = heapq.nlargest(limit, found, key=lambda one: one[1])
+                largest = heapq.nlargest(limit, found.items(), key=lambda one: one[1])
+                found = dict(largest)
             if cursor is None:
                 break
-    found = [one for one in set(found) if one[1] > 0]
-    found.sort(key=lambda one: (-one[1], one[0]))
-    return found[:limit]
+    groups = [one for one in found.items() if one[1] > 0]
+    groups.sort(key=lambda one: (-one[1], one[0]))
+    return groups[:limit]
 
 
 async def summarize(store: BaseStore, groups: Sequence[str]) -> dict[str, Summary]:

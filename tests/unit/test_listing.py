@@ -139,3 +139,30 @@ async def test_a_part_of_a_search_has_pages(monkeypatch):
     assert names == [f"g{n:04}" for n in range(1600)]
     back = await listing.list_groups(store, "g", "name", pages[11].previous)
     assert back == pages[10] and not back.previous
+
+
+class Repeating(MemoryStore):
+    """Groups that change while they are read stand on two of its pages."""
+
+    pages = [
+        [("a", 5), ("b", 4)],
+        [("a", 6), ("b", 3), ("c", 2)],
+        [("a", 6), ("d", 1), ("gone", 0)],
+    ]
+
+    async def groups(self, prefix, cursor):
+        number = cursor or 0
+        return self.pages[number], number + 1 if number < 2 else None
+
+
+@pytest.mark.parametrize("prefix", ["", "x"])
+@pytest.mark.parametrize("limit", [None, 3])
+async def test_a_group_that_is_read_twice_is_listed_once(prefix, limit, monkeypatch):
+    store = Repeating("default", None)
+
+    async def ranking(*args):
+        return [("a", 5), ("b", 3), ("a", 6), ("c", 2)]
+
+    monkeypatch.setattr(store, "ranking", ranking)
+    groups = [("a", 6), ("b", 3), ("c", 2), ("d", 1)]
+    assert await listing.largest_groups(store, prefix, limit) == groups[:limit]
