@@ -42,12 +42,12 @@ def add_sample(alias: str, members: int) -> list[Sample]:
     key, now = f"channels_groups:members:{quote(alias, safe='')}", time.time()
     try:
         kept: list[Sample] = cache.get(key, [])
+        kept = [sample for sample in kept if now - SPAN <= sample[0] <= now]
+        if not kept or now - kept[-1][0] >= EVERY:
+            kept.append((now, members))
+            cache.set(key, kept, SPAN)
     except Exception:  # A cache that is away raises anything, and takes the chart only.
         return [(now, members)]
-    kept = [sample for sample in kept if now - SPAN <= sample[0] <= now]
-    if not kept or now - kept[-1][0] >= EVERY:
-        kept.append((now, members))
-        cache.set(key, kept, SPAN)
     return kept
 
 

@@ -775,3 +775,15 @@ def test_the_chart_has_gaps_where_nobody_looked(monkeypatch, settings):
         80,
         2000,
     ]
+
+
+class ReadOnly(dict):
+    """A cache that can be read and not written, as a replica."""
+
+    def set(self, *args):
+        raise ConnectionError
+
+
+def test_a_cache_that_cannot_be_written_takes_the_chart_only(monkeypatch):
+    monkeypatch.setattr(chart, "cache", ReadOnly())
+    assert [count for _, count in chart.add_sample("default", 3)] == [3]
