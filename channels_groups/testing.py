@@ -32,7 +32,15 @@ from .signals import (
     group_user_join,
     group_user_leave,
 )
-from .stores.base import Answer, BaseStore, Eviction, Incarnation, Operation, Renewal
+from .stores.base import (
+    LINGERING,
+    Answer,
+    BaseStore,
+    Eviction,
+    Incarnation,
+    Operation,
+    Renewal,
+)
 from .stores.memory import MemoryStore
 
 T = TypeVar("T")
@@ -221,7 +229,7 @@ class FakeClock:
 
         Living processes have renewed their leases meanwhile. The lease of one that
         was killed runs out after LEASE (10) seconds, and within the next real one
-        the others tell of its members' leaves.
+        the others tell of its members' leaves. So it is with GRACE and who lingers.
         """
         for store in self.stores:
             store.renew_the_living(seconds)
@@ -242,7 +250,7 @@ class ClockedStore(MemoryStore):
     def renew_the_living(self, seconds: float) -> None:
         with self._lock:
             for id, node in self._nodes.items():
-                if id not in self.silent and node.deadline > 0:
+                if id not in {*self.silent, LINGERING} and node.deadline > 0:
                     node.deadline += seconds
 
 

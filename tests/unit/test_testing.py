@@ -217,6 +217,20 @@ async def test_time_does_the_living_no_harm(groups, open_client):
             assert events == []
 
 
+async def test_grace_is_over_when_the_clock_says_so(open_client):
+    async with isolated_groups(GRACE=5) as groups:
+        await open_client(AsyncChat, "room")
+        bob = await open_client(AsyncChat, "room", user_id="bob")
+        with capture_group_events("leave") as events:
+            await bob.disconnect()
+            groups.clock.advance(4)
+            assert await get_group("room").acount() == 2
+            groups.clock.advance(2)
+            assert await get_group("room").acount() == 1
+            left = await events.await_for("leave", reason="expired")
+        assert (left.connection.user_id, left.count) == ("bob", 1)
+
+
 async def test_an_error_of_the_application_comes_out_of_the_process():
     async def application(scope, receive, send):
         raise ZeroDivisionError
