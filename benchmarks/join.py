@@ -208,9 +208,10 @@ class Lab:
             await pair(self._crowd[0], rooms[0])
             return
         members = enumerate(self._crowd[:crowd])
-        await asyncio.gather(
-            *(pair(member, rooms[index % len(rooms)]) for index, member in members)
-        )
+        pairs = [pair(member, rooms[index % len(rooms)]) for index, member in members]
+        for result in await asyncio.gather(*pairs, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
 
 
 async def tracked(consumer: Any, room: str) -> None:

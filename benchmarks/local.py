@@ -8,6 +8,9 @@ from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 
 from channels_groups.consumers import AsyncGroupConsumerMixin, GroupConsumerMixin
 
+#: Connections that come or go at the same time.
+AT_ONCE = 100
+
 
 class Plain(AsyncWebsocketConsumer):
     """A consumer of Channels alone."""
@@ -44,13 +47,16 @@ class Connections:
 
     async def __aenter__(self) -> Sequence[Any]:
         consumers = [self._class() for _ in range(self._count)]
-        await asyncio.gather(*(self._open(one) for one in consumers))
+        for start in range(0, self._count, AT_ONCE):
+            some = consumers[start : start + AT_ONCE]
+            await asyncio.gather(*(self._open(one) for one in some))
         return consumers
 
     async def __aexit__(self, *exc: object) -> None:
-        for queue in self._queues:
-            queue.put_nowait({"type": "websocket.disconnect", "code": 1000})
-        await asyncio.wait(self._tasks)
+        for start in range(0, self._count, AT_ONCE):
+            for queue in self._queues[start : start + AT_ONCE]:
+                queue.put_nowait({"type": "websocket.disconnect", "code": 1000})
+            await asyncio.wait(self._tasks[start : start + AT_ONCE])
 
     async def _open(self, consumer: Any) -> None:
         queue: asyncio.Queue[Any] = asyncio.Queue()
