@@ -6,8 +6,9 @@ import asyncio
 import contextvars
 import logging
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, Iterator
 
 from asgiref.sync import ThreadSensitiveContext
 from django.dispatch import Signal
@@ -36,17 +37,51 @@ _announcing: contextvars.ContextVar[frozenset[object]] = contextvars.ContextVar(
 )
 
 
+#: The groups whose signals receivers wait for now, each with who waits for them.
+_waits: list[tuple[str, frozenset[object]]] = []
+
+
 def announcing() -> frozenset[object]:
     """Return the groups and connections that wait for what is called from here."""
     return _announcing.get()
 
 
+def would_wait_for_ever(group: str) -> bool:
+    """Return whether the group's next signals wait for the receiver that asks.
+
+    They do if the receiver is one of the group's own, or if a receiver of the group
+    waits for another group of which the same is true.
+    """
+    waiting, found = announcing(), {group}
+    if not waiting:
+        return False
+    before = 0
+    while len(found) > before:
+        before = len(found)
+        found.update(other for other, who in _waits if not who.isdisjoint(found))
+    return not waiting.isdisjoint(found)
+
+
+@contextmanager
+def waits_for(group: str) -> Iterator[None]:
+    """Note, in a receiver, that it waits for the group's next signals."""
+    wait = group, announcing()
+    if not wait[1]:
+        yield
+        return
+    _waits.append(wait)
+    try:
+        yield
+    finally:
+        _waits.remove(wait)
+
+
 def check_not_announcing(group: str) -> None:
-    """Raise RuntimeError in a receiver of the group's signals, not a deadlock."""
-    if group in announcing():
+    """Raise RuntimeError in a receiver that the group waits for, not a deadlock."""
+    if would_wait_for_ever(group):
         raise RuntimeError(
-            f"A receiver of a signal of group {group!r} cannot wait for a join or "
-            "leave of this group, which comes after it: use Connection.set_group()."
+            "A receiver of a signal cannot wait for a join or leave of group "
+            f"{group!r}, which comes after it: use Connection.set_group()."
         )
 
 

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, Coroutine, TypeVar
 from channels.db import aclose_old_connections
 
 from . import shutdown
-from .announcer import Announcer, check_not_announcing, check_not_awaited
+from .announcer import (
+    Announcer,
+    check_not_announcing,
+    check_not_awaited,
+    waits_for,
+    would_wait_for_ever,
+)
 from .changes import Changes
 from .connection import LocalConnection, Message, Send
 from .facts import check_info
@@ -128,7 +134,8 @@ class Node:
             if held and is_another and held.member.user_id == user_id:
                 self._take_over(held)
                 break
-        await self._shard(group).join(membership, limit)
+        with waits_for(group.name):
+            await self._shard(group).join(membership, limit)
 
     def check_free(self, connection: LocalConnection) -> None:
         """Raise RuntimeError in a receiver that the connection waits for.
@@ -298,7 +305,12 @@ class Node:
     async def _leave(
         self, membership: Membership, reason: str, grace: float = 0
     ) -> None:
-        await self._shard(membership.group).leave(membership, reason, grace)
+        shard, name = self._shard(membership.group), membership.group.name
+        if would_wait_for_ever(name):  # Since check_may_wait().
+            shard.leave_soon(membership, reason, grace)
+            return
+        with waits_for(name):
+            await shard.leave(membership, reason, grace)
 
     async def _leave_at_end(self, membership: Membership) -> None:
         """End a membership with its connection, or let it linger."""
@@ -308,7 +320,8 @@ class Node:
         await self._leave(membership, "disconnected", grace)
 
     async def _update(self, membership: Membership, info: dict[str, Any]) -> None:
-        await self._shard(membership.group).update(membership, info)
+        with waits_for(membership.group.name):
+            await self._shard(membership.group).update(membership, info)
 
     async def _disconnect(self, connection: LocalConnection) -> None:
         connection.ended = True

@@ -6,7 +6,8 @@ manager; for a member that is lost or expired it is that of another consumer of 
 layer, of the same group if the process has one.
 Receivers may be sync or async, get the arguments named below and take
 ``**kwargs``. One that raises is logged and changes nothing; one that waits for
-a join or leave of the same group gets a RuntimeError.
+a join or leave of the same group, or of one whose receivers wait for this one, gets a
+RuntimeError.
 """
 
 from django.dispatch import Signal

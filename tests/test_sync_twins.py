@@ -80,7 +80,7 @@ def test_every_sync_method_that_waits_has_an_async_twin(cls):
 CONSUMER = {
     *("group_manager", "group", "group_name", "connection", "joined_groups"),
     *("set_group", "join_group", "leave_group", "update_info"),
-    *("get_group_user_id", "get_group_info"),
+    *("get_group_user_id", "get_group_info", "group_grace"),
     *("group_join", "group_leave", "group_update", "group_changed"),
 }
 #: Handlers of the library's own messages.

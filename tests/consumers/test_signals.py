@@ -279,6 +279,39 @@ async def test_receivers_of_two_groups_that_wait_for_each_other_get_an_error(
     assert "receiver of a signal" in error
 
 
+@async_only
+@pytest.mark.parametrize("verb", ["set_group", "leave_group", "update_info"])
+async def test_receivers_that_come_to_wait_for_each_other_get_an_error(connect, verb):
+    """Neither has brought the other about: each waits for the other's group."""
+    former = None if verb == "set_group" else "b"
+    three, four = await connect(AsyncChat, former), await connect(AsyncChat)
+    ann, bob = await connect(AsyncChat), await connect(AsyncChat)
+    both, errors = asyncio.Semaphore(0), []
+    argument = {"n": 1} if verb == "update_info" else "b"
+
+    async def receive(group, connection, **kwargs):
+        if connection.id not in (ann.id, bob.id):
+            return
+        both.release()
+        await aeventually(lambda: both._value == 2)
+        try:
+            if group.name == "a":
+                await getattr(three.consumer, verb)(argument)
+            else:
+                await four.consumer.set_group("a")
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    with received(receive, "join"):
+        joins = ann.set_group("a"), bob.set_group("b")
+        await asyncio.wait_for(asyncio.gather(*joins), 10)
+    [error] = errors
+    assert "receiver of a signal" in error
+    await four.set_group("a")
+    assert {"b"} >= set(three.consumer.joined_groups)
+    assert await get_group("a").acount() == 2
+
+
 async def test_a_receiver_may_join_another_connection_to_another_group(chat, connect):
     ann, bob = await connect(chat), await connect(chat)
 

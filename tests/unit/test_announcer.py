@@ -15,6 +15,7 @@ from channels_groups.announcer import (
     announcing,
     check_not_announcing,
     check_not_awaited,
+    waits_for,
 )
 from channels_groups.groups import ConnectionGroup
 from channels_groups.manager import GroupManager
@@ -201,3 +202,33 @@ async def test_stopping_fires_what_was_announced(signal):
     await announcer.stop()
     assert seen == [0, 1, 2]
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_circle_of_waiting_receivers_is_not_closed(announcer, signal):
+    """A's waits for b, b's for c; c's may wait for another, but not for a or b."""
+    ready, over = asyncio.Event(), asyncio.Event()
+    seen = []
+
+    async def receive(group, awaits, **kwargs):
+        if awaits:
+            with waits_for(awaits):
+                if group.name == "b":
+                    ready.set()
+                await over.wait()
+            return
+        await ready.wait()
+        for name in "abcd":
+            try:
+                check_not_announcing(name)
+            except RuntimeError:
+                seen.append(name)
+        over.set()
+
+    signal.connect(receive)
+    todo = [announcement(signal, *one) for one in ("a", "b", "c")]
+    for one, awaits in zip(todo, ("b", "c", None)):
+        one.signals[0][1]["awaits"] = awaits
+        announcer.announce(one)
+    await asyncio.wait_for(asyncio.gather(*(one.finished for one in todo)), 5)
+    assert seen == ["a", "b", "c"]
+    check_not_announcing("a")
