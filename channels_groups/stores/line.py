@@ -7,9 +7,12 @@ from typing import Any, Callable
 from redis.asyncio import Connection, Redis
 from redis.exceptions import ConnectionError, NoScriptError, TimeoutError
 
+#: What a lost connection raises. AttributeError: Python 3.12 and 3.13.0 have
+#: ``StreamWriter.writelines()`` go on with a transport that has no loop any more.
+LOST = (ConnectionError, TimeoutError, OSError, AttributeError)
 #: After these, redis-py's own way may yet succeed: it loads the script or connects
 #: again. What became of the command is not known, but all scripts may be repeated.
-BROKEN = (ConnectionError, TimeoutError, NoScriptError, OSError)
+BROKEN = (*LOST, NoScriptError)
 
 
 class Line:

@@ -45,7 +45,7 @@ from .base import (
     StoreRebuilding,
     Summary,
 )
-from .line import BROKEN, Line, borrow
+from .line import BROKEN, LOST, Line, borrow
 from .records import Records
 from .scripts import Script, glob, load
 from .verify import Verification
@@ -491,7 +491,7 @@ class RedisStore(BaseStore):
         """Await an answer of the server; the only place that maps its errors."""
         try:
             return await in_time(call, TIMEOUT)
-        except (RedisError, OSError, asyncio.TimeoutError) as error:
+        except (RedisError, *LOST, asyncio.TimeoutError) as error:
             why = str(error) or type(error).__name__
             raise StoreUnavailable(f"{self} did not answer: {why}.") from error
 
