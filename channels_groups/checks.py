@@ -25,14 +25,21 @@ LEASES = 6
 CORE = "channels_redis.core.RedisChannelLayer"
 
 
-@register("channels_groups")
-def check_layers(**kwargs: Any) -> list[CheckMessage]:
-    """Check every channel layer, and the settings and the store that go with it."""
+def find_mistake() -> Error | None:
+    """Return what is wrong in CHANNELS_GROUPS. Django does not start with it."""
     try:
         conf.check_all()
     except ImproperlyConfigured as error:
         hint = "See docs/reference/settings.md of channels_groups."
-        return [Error(str(error), hint=hint, id="channels_groups.E002")]
+        return Error(str(error), hint=hint, id="channels_groups.E002")
+    return None
+
+
+@register("channels_groups")
+def check_layers(**kwargs: Any) -> list[CheckMessage]:
+    """Check every channel layer, and the settings and the store that go with it."""
+    if mistake := find_mistake():
+        return [mistake]
     aliases = list(getattr(settings, "CHANNEL_LAYERS", {}))
     if not aliases:
         hint = 'Set CHANNEL_LAYERS = {"default": {"BACKEND": ...}}.'

@@ -56,6 +56,37 @@ def test_unknown_setting(settings):
     assert "LEES" in found.msg
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["-m", "django", "check"], ["-c", "import django; django.setup()"]],
+    ids=["check", "a server"],
+)
+def test_unknown_setting_is_said_at_start_with_its_id_and_a_hint(tmp_path, command):
+    tmp_path.joinpath("wrong_settings.py").write_text(
+        "INSTALLED_APPS = ['channels', 'channels_groups']\n"
+        "CHANNEL_LAYERS = {'default': {\n"
+        "    'BACKEND': 'channels.layers.InMemoryChannelLayer'}}\n"
+        "CHANNELS_GROUPS = {'default': {'LEES': 1}}\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, *command],
+        env={
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "wrong_settings",
+            "PYTHONPATH": path,
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    *_, error, hint = done.stderr.splitlines()
+    assert "ImproperlyConfigured: ?: (channels_groups.E002)" in error
+    assert "'LEES'" in error
+    assert hint.startswith("\tHINT: See docs/reference/settings.md")
+
+
 @pytest.mark.parametrize("debug, expected", [(False, ["W001"]), (True, [])])
 def test_memory_in_production(settings, monkeypatch, debug, expected):
     monkeypatch.delattr(mail, "outbox")
@@ -333,7 +364,7 @@ django.setup()
 """
     command = [sys.executable, "-c", code % DATABASE]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.stderr.strip().endswith(
-        "ImproperlyConfigured: The database store needs 'channels_groups.database' in "
-        "INSTALLED_APPS."
+    *_, error, _ = done.stderr.splitlines()
+    assert error.endswith(
+        "The database store needs 'channels_groups.database' in INSTALLED_APPS."
     )
