@@ -488,9 +488,13 @@ class GroupState:
             await self._arrival.wait()
 
     def _chain(self, revision: int) -> int:
-        """Return the revision to which what waits leads from another."""
+        """Return the revision to which what waits leads from another.
+
+        What follows on 0 follows on nothing known: while nobody was told, anybody may
+        have come and gone.
+        """
         for segment in self._waiting:
-            if segment.previous <= revision < segment.revision:
+            if 0 < segment.previous <= revision < segment.revision:
                 revision = segment.revision
         return revision
 

@@ -14,11 +14,14 @@ from channels_groups.consumers import (
     AsyncGroupStateConsumerMixin,
     GroupStateConsumerMixin,
 )
+from channels_groups.exceptions import StoreUnavailable
 from channels_groups.manager import get_group, get_group_manager
+from channels_groups.stores.memory import MemoryStore
+from channels_groups.testing import simulated_process
 
 from ..helpers.eventually import aeventually
 from ..helpers.views import View
-from .chats import Client, async_only, cases
+from .chats import AsyncChat, Client, async_only, cases
 
 
 class StateClient(Client):
@@ -385,6 +388,46 @@ async def test_changes_that_are_lost_are_read(state_chat, connect, lossy, monkey
     eve = await connect(state_chat, "room")
     await agree(ann, dan, eve)  # By nothing but a look at the store.
     assert [client.view().gaps for client in (ann, dan, eve)] == [0, 0, 0]
+
+
+@cases("memory-async")
+async def test_what_happened_while_nobody_was_told_is_read(
+    connect, open_client, monkeypatch
+):
+    """As many have come as have gone while the only ones who are told were evicted."""
+    cat = await connect(AsyncChat, "room", user_id="cat")
+    dan = await connect(AsyncChat, None, user_id="dan")
+    async with simulated_process() as other:
+        ann = open_client(AsyncStateChat, room="room", user_id="ann")
+        ann.application = other.serve(ann.application)
+        assert await ann.connect() == (True, None)
+        await agree(ann)
+        mine, theirs = cat.consumer._node, ann.consumer._node
+        evicted = theirs._shards[0]._writer.incarnation
+        back = asyncio.Event()
+        show, summaries = theirs.states.enter, MemoryStore.summaries
+
+        def enter(membership):
+            show(membership)
+            back.set()
+
+        async def look(*args):
+            """Let nobody look until the member is there again."""
+            if not back.is_set():
+                raise StoreUnavailable
+            return await summaries(*args)
+
+        monkeypatch.setattr(theirs.states, "enter", enter)
+        monkeypatch.setattr(MemoryStore, "summaries", look)
+        store = get_group_manager().store
+        monkeypatch.setattr(store._nodes[evicted.id], "deadline", -1)
+        await mine._shards[0]._writer.evict([evicted.id])
+        await cat.set_group(None)
+        await dan.set_group("room")
+        await asyncio.wait_for(back.wait(), 10)
+        await agree(ann)
+        assert ann.view().gaps == 0
+        await ann.end()
 
 
 async def test_changes_out_of_order_are_put_in_order(
