@@ -38,7 +38,7 @@ local prefix = ARGV[1]
 local call = redis.call
 local LINGERING = '~'
 -- What a reading script looks at, at most: it blocks the server as long as it runs.
-local PART = 500
+local PART = 300
 
 local function members_key(group, node)
   return prefix .. 'members:' .. group .. ':' .. node

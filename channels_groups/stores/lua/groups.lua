@@ -7,6 +7,6 @@ local index, leases = unpack(KEYS)
 local pattern, cursor, size = ARGV[2], ARGV[3], tonumber(ARGV[4])
 
 local gone = expired(leases)
-size = math.min(size, math.ceil(PART / math.max(#gone, 1)))
+if #gone > 0 then size = math.min(size, math.ceil(PART / #gone)) end
 local page = call('ZSCAN', index, cursor, 'MATCH', pattern, 'COUNT', size)
 return {page[1], without(gone, page[2])}

@@ -7,7 +7,7 @@ local index, leases = unpack(KEYS)
 local first, size = tonumber(ARGV[2]), tonumber(ARGV[3])
 
 local gone = expired(leases)
-size = math.min(size, math.ceil(PART / math.max(#gone, 1)))
+if #gone > 0 then size = math.min(size, math.ceil(PART / #gone)) end
 local range = ARGV[4] == '1' and 'ZRANGE' or 'ZREVRANGE'
 local entries = call(range, index, first, first + size - 1, 'WITHSCORES')
 return {size, unpack(without(gone, entries))}
