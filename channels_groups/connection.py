@@ -35,6 +35,8 @@ CONNECTING, OPEN, CLOSED = "connecting", "open", "closed"
 GOODBYE = 10
 #: RFC 6455: try again later. For a client that does not read what it is sent.
 TRY_AGAIN_LATER = 1013
+#: Added to a code that the server refuses: 1013 becomes 4013, which is not reserved.
+UNRESERVED = 3000
 #: The client's own word for which connection it had before: by its id, of which it may
 #: have had others in some groups.
 _former = re.compile(rb"(?:^|&)group_former=([A-Za-z0-9_-]{1,64})(?=&|$)")
@@ -242,7 +244,7 @@ class LocalConnection:
         self._state = CLOSED
         self._outbox.clear()
         self._closer = self._loop.create_task(
-            self._finish(in_time(self._call(message), GOODBYE)),
+            self._finish(in_time(self._send_close(message), GOODBYE)),
             name=f"close connection {self.id}",
         )
         code = 1000 if code is None else code
@@ -313,6 +315,19 @@ class LocalConnection:
                 await self._finish(self._call(self._outbox.popleft()))
         finally:
             self._writer = None
+
+    async def _send_close(self, message: Message) -> None:
+        """Close it, with another code where the server does not send that one.
+
+        daphne 4.2 raises for all but 1000 and 3000 to 4999, and leaves it open.
+        """
+        try:
+            await self._send(message)
+        except Exception:
+            code = message.get("code", 1000)
+            if not 1000 < code < 2000:
+                raise
+            await self._send({**message, "code": code + UNRESERVED})
 
     async def _call(self, message: Message) -> None:
         await self._send(message)

@@ -22,7 +22,7 @@ from .protocol import Unusable, parse
 
 MAX_NAME = 100
 KICKED = 4000
-TRY_AGAIN_LATER = 4013  # 1013 would say so, but daphne sends only 1000 and 3000 on
+TRY_AGAIN_LATER = 4013  # what the library sends where daphne refuses 1013
 UNAVAILABLE = "The rooms are out of reach for the moment."
 
 

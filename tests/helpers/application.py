@@ -24,6 +24,7 @@ from channels.routing import URLRouter  # isort: skip
 from django.urls import re_path  # isort: skip
 
 import channels_groups
+from channels_groups.connection import TRY_AGAIN_LATER
 from channels_groups.exceptions import StoreUnavailable
 from channels_groups.manager import get_group_manager
 from channels_groups.node import find_nodes
@@ -77,9 +78,14 @@ class FragileRoomConsumer(RoomConsumer):
             await super().receive(text_data, bytes_data)
 
     async def fail(self, where):
-        """Raise in a handler of the client, of a group event, or at the end."""
+        """Raise in a handler of the client, of a group event, or at the end.
+
+        "elsewhere": as a member that turns out to be another process's.
+        """
         if where == "receive":
             raise Deliberate("in receive()")
+        if where == "elsewhere":
+            self._connection.give_way(TRY_AGAIN_LATER)
         if where == "group":
             await self.connection.asend_event({"type": "deliberate.failure"})
         if where == "nobody":

@@ -316,7 +316,7 @@ test("what the server means to be the end is the end", () => {
     pass(60000);
     assert.deepEqual(events, [["status", { status: "closed", code, reason: "enough" }]]);
   }
-  for (const code of [1001, 1006, 1011, 1012, 1013]) {
+  for (const code of [1001, 1006, 1011, 1012, 1013, 4013]) {
     const socket = open();
     last().drop(code);
     assert.equal(socket.status, "waiting");

@@ -45,6 +45,17 @@ async def test_exception_in_connect(cluster, own_redis, server, where):
     await end(cluster, own_redis)
 
 
+@pytest.mark.parametrize(
+    "server, closed", [("daphne", (4013, "")), ("uvicorn", (1013, "taken over"))]
+)
+async def test_who_is_to_try_again_later_is_told_so(cluster, server, closed):
+    """daphne sends no reserved code and no reason."""
+    (node,) = cluster.start(server)
+    async with connect(node, "red", "elsewhere") as client:
+        await client.send(type="fail", **{"in": "elsewhere"})
+        assert await client.wait_closed() == closed
+
+
 @SERVERS
 async def test_clients_that_are_gone_at_once(cluster, own_redis, server):
     """Whatever they interrupted, nothing is left of them."""

@@ -142,6 +142,24 @@ async def test_a_slow_client_hears_why_it_is_closed_if_it_reads_in_time(server):
     assert server.sent[-1] == {"type": "websocket.close", "code": 1013}
 
 
+@pytest.mark.parametrize("code, sent", [(1013, 4013), (4000, None), (None, None)])
+async def test_a_code_that_the_server_refuses_is_another_one(code, sent, server):
+    """As daphne, which raises for 1013 and leaves the connection open."""
+
+    async def send(message):
+        if message.get("code") == code:
+            raise Exception(f"invalid close code {code}")
+        await server.send(message)
+
+    connection = LocalConnection(None, {"type": "websocket"}, send, 3)
+    connection.close(code, "why")
+    await connection.say_goodbye()
+    close = {"type": "websocket.close", "code": sent, "reason": "why"}
+    assert server.sent == ([close] if sent else [])
+    message = await connection.receive()
+    assert message == {"type": "websocket.disconnect", "code": code or 1000}
+
+
 def slow_connection(server):
     """Return a connection of a server whose every send waits, as uvicorn's does."""
     server.reads.clear()

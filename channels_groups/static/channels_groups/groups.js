@@ -42,6 +42,8 @@
 
 /** Why the server closes (1000) a connection that another one says it goes on with. */
 const TAKEN_OVER = "taken over";
+/** What the server says for 1013, try again later, if it is one that cannot send that. */
+const TRY_AGAIN_LATER = 4013;
 
 /** @type {Required<Options>} */
 const DEFAULTS = {
@@ -52,7 +54,9 @@ const DEFAULTS = {
   patience: 5000,
   // By default what the server means by 1000 and by codes of its own is final.
   reconnect: ({ code, reason }) =>
-    (code !== 1000 && code < 3000) || (code === 1000 && reason === TAKEN_OVER),
+    (code !== 1000 && code < 3000) ||
+    code === TRY_AGAIN_LATER ||
+    (code === 1000 && reason === TAKEN_OVER),
 };
 
 /** Where a page leaves word of its connections for the page that a reload makes of it. */
