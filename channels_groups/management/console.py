@@ -49,14 +49,25 @@ class Console:
         self.write(json.dumps(content, indent=indent, ensure_ascii=False))
         self._out.flush()
 
-    async def write_json_list(self, rows: AsyncIterator[dict[str, Any]]) -> None:
+    async def write_json_list(
+        self, rows: AsyncIterator[dict[str, Any]], indent: str = "", ending: str = "\n"
+    ) -> None:
         """Write a list row by row: it may be long."""
         mark = "["
         async for row in rows:
             line = json.dumps(row, ensure_ascii=False)
-            self.write(f"{mark}\n  {line}", ending="")
+            self.write(f"{mark}\n{indent}  {line}", ending="")
             mark = ","
-        self.write("[]" if mark == "[" else "\n]")
+        self.write("[]" if mark == "[" else f"\n{indent}]", ending=ending)
+
+    async def write_json_object(
+        self, content: dict[str, Any], key: str, rows: AsyncIterator[dict[str, Any]]
+    ) -> None:
+        """Write an object that ends with such a list, under ``key``."""
+        begun = json.dumps(content, indent=2, ensure_ascii=False).removesuffix("\n}")
+        self.write(f'{begun},\n  "{key}": ', ending="")
+        await self.write_json_list(rows, indent="  ", ending="")
+        self.write("\n}")
 
     def success(self, text: str) -> None:
         self.write(self._style.SUCCESS(text))

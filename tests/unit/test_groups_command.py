@@ -214,6 +214,23 @@ async def test_show(house):
     }
 
 
+async def test_show_writes_json_as_it_reads(house, monkeypatch):
+    """A group may have more members than this process has memory for."""
+    out, seen = io.StringIO(), []
+    iterate_members = listing.iterate_members
+
+    async def iterate(*args):
+        async for one in iterate_members(*args):
+            seen.append(out.getvalue().count('"id": '))
+            yield one
+
+    monkeypatch.setattr(listing, "iterate_members", iterate)
+    shown = await groups("show", "Lobby", "--json", out=out)
+    assert seen == [0, 1]
+    assert shown.startswith('{\n  "name": "Lobby",\n  "members": 2,\n')
+    assert shown.endswith("}\n  ]\n}\n")
+
+
 async def test_send(house):
     assert await groups("send", "Lobby", "hello") == "Sent to 2 connections.\n"
     assert [await one.receive_from() for one in house[:2]] == ["hello", "hello"]

@@ -72,9 +72,8 @@ async def count(group: ConnectionGroup) -> dict[str, int]:
     return {"members": members, "users": await group.auser_count()}
 
 
-def isoformat(seconds: float) -> str:
-    now = datetime.fromtimestamp(seconds, timezone.get_current_timezone())
-    return now.isoformat()
+def to_datetime(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone.get_current_timezone())
 
 
 def add_limit(parser: CommandParser) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from typing import AsyncIterator
 
 from django.core.management.base import CommandParser
 
@@ -12,7 +12,7 @@ from ...groups import ConnectionGroup
 from ...stores.base import PAGE, Member
 from ..console import number
 from ..table import Column, printable
-from .base import LIMIT, Action, Options, add_json, add_limit, count, isoformat
+from .base import LIMIT, Action, Options, add_json, add_limit, count, to_datetime
 
 COLUMNS = [
     Column("User", least=12),
@@ -40,26 +40,31 @@ class Show(Action):
         self, group: ConnectionGroup, limit: int | None, as_json: bool
     ) -> None:
         about: Options = {"name": group.name, **await count(group)}
-        if limit is None and not as_json:
-            limit = LIMIT
-        connections = []
-        async for one in listing.iterate_members(self.store, group.name, limit):
-            connections.append(_about(*one))
-            if len(connections) % PAGE == 0:
-                self.console.progress(
-                    f"{len(connections):,} of {number(about['members'], 'member')} …"
-                )
         if as_json:
-            self.console.write_json({**about, "connections": connections})
+            found = self._read(group, limit, about["members"])
+            rows = (_about(*one) async for one in found)
+            await self.console.write_json_object(about, "connections", rows)
             return
+        found = self._read(group, limit or LIMIT, about["members"])
+        shown = [_row(*one) async for one in found]
         self.console.write(
             f"{printable(group.name)}: {number(about['members'], 'member')}, "
             f"{number(about['users'], 'user')}.\n\n"
         )
-        self.console.write_table(COLUMNS, (_row(one) for one in connections))
-        if len(connections) < about["members"]:
-            rest = about["members"] - len(connections)
+        self.console.write_table(COLUMNS, shown)
+        if len(shown) < about["members"]:
+            rest = about["members"] - len(shown)
             self.console.write(f"\n{rest:,} more; --limit shows more of them.")
+
+    async def _read(
+        self, group: ConnectionGroup, limit: int | None, members: int
+    ) -> AsyncIterator[tuple[Member, listing.Process | None]]:
+        read = 0
+        async for one in listing.iterate_members(self.store, group.name, limit):
+            yield one
+            read += 1
+            if read % PAGE == 0:
+                self.console.progress(f"{read:,} of {number(members, 'member')} …")
 
 
 def _about(member: Member, process: listing.Process | None) -> Options:
@@ -67,14 +72,14 @@ def _about(member: Member, process: listing.Process | None) -> Options:
         "id": member.id,
         "user_id": member.user_id,
         "info": member.info,
-        "joined_at": isoformat(member.joined_at),
+        "joined_at": to_datetime(member.joined_at).isoformat(),
         "process": process.name if process else "",
         "channel_name": member.channel_name,
     }
 
 
-def _row(about: Options) -> list[str]:
-    since = datetime.fromisoformat(about["joined_at"])
-    info = json.dumps(about["info"], ensure_ascii=False) if about["info"] else ""
-    user = "-" if about["user_id"] is None else about["user_id"]
-    return [user, about["id"], since.strftime("%Y-%m-%d %H:%M"), about["process"], info]
+def _row(member: Member, process: listing.Process | None) -> list[str]:
+    since = to_datetime(member.joined_at).strftime("%Y-%m-%d %H:%M")
+    info = json.dumps(member.info, ensure_ascii=False) if member.info else ""
+    user = "-" if member.user_id is None else member.user_id
+    return [user, member.id, since, process.name if process else "", info]

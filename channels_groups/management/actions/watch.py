@@ -10,7 +10,7 @@ from django.core.management.base import CommandParser
 
 from ...watch import Event, Gap, Watcher
 from ..table import Column
-from .base import Action, Options, add_json, isoformat
+from .base import Action, Options, add_json, to_datetime
 
 #: Time, event and count; group, user, connection and reason.
 COLUMNS = [
@@ -52,7 +52,8 @@ class Watch(Action):
                 if isinstance(event, Gap):
                     self.console.note(event.why)
                 elif as_json:
-                    about = {**asdict(event), "time": isoformat(event.time)}
+                    when = to_datetime(event.time).isoformat()
+                    about = {**asdict(event), "time": when}
                     self.console.write_json(about, indent=None)
                 else:
                     style = STYLES.get(event.name)
