@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Iterator
 
-from asgiref.sync import ThreadSensitiveContext
+from asgiref.sync import ThreadSensitiveContext, sync_to_async
+from django.db import connections
 from django.dispatch import Signal
 
 from . import signals
+from .thread import OldConnections
 
 if TYPE_CHECKING:
     from .groups import ConnectionGroup
@@ -129,7 +131,8 @@ class Announcer:
     """Fires each group's signals one at a time, different groups' at the same time.
 
     Sync receivers run in a thread of their own: the process' one thread-sensitive
-    thread may be blocked by a sync consumer that waits for these very signals.
+    thread may be blocked by a sync consumer that waits for these very signals. Its
+    database connections are looked after as Channels does before handlers.
     """
 
     def __init__(self) -> None:
@@ -139,6 +142,7 @@ class Announcer:
         self._thread: asyncio.Task[None] | None = None
         self._context: contextvars.Context | None = None
         self._stopping = asyncio.Event()
+        self._old_connections = OldConnections()
 
     def is_listened_to(self, group: str) -> bool:
         """Return whether a signal has receivers, or had until just now."""
@@ -182,12 +186,14 @@ class Announcer:
             for group in list(self._queues):
                 self._start(group)
             await self._stopping.wait()
+            await sync_to_async(connections.close_all)()
 
     async def _announce(self, group: str) -> None:
         queue = self._queues[group]
         while queue:
             announcement = queue[0]
             _announcing.set(announcement.waiting | {group})
+            await self._old_connections.close()
             await announcement.fire()
             queue.popleft()
         del self._queues[group]

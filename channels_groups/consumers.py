@@ -102,7 +102,7 @@ class AsyncGroupConsumerMixin(GroupLife):
         all members at once: for changes it is done once a second.
         """
         if message["type"] == "groups.change":
-            await self._node.close_old_connections()
+            await self._node.old_connections.close()
             await self.groups_change(message)
         else:
             await super().dispatch(message)  # type: ignore[misc]

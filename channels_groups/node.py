@@ -10,8 +10,6 @@ import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Coroutine, TypeVar
 
-from channels.db import aclose_old_connections
-
 from . import shutdown
 from .announcer import (
     Announcer,
@@ -27,6 +25,7 @@ from .membership import JOINED, Membership
 from .shard import Shard
 from .state import States
 from .stores.base import Member
+from .thread import OldConnections
 
 if TYPE_CHECKING:
     from .groups import ConnectionGroup
@@ -36,8 +35,6 @@ T = TypeVar("T")
 
 #: Seconds that a consumer waits for its own leaves; they go on without it.
 ENDING = 5
-#: Seconds between two looks for old database connections before changes are told.
-CLEANING = 1
 
 _numbers = itertools.count()
 _nodes: dict[tuple[asyncio.AbstractEventLoop, str, str], Node] = {}
@@ -85,8 +82,7 @@ class Node:
         self._leaving: asyncio.Future[Any] = self.loop.create_future()
         self._leaving.set_result(None)
         self._stays = asyncio.Event()
-        #: When close_old_connections() last did it.
-        self._cleaned = float("-inf")
+        self.old_connections = OldConnections()
         self.store.attach()
         self._shards = [Shard(self, index) for index in range(self.store.shards)]
         self.hook = shutdown.add(self)
@@ -181,13 +177,6 @@ class Node:
         """End a connection and its memberships, whatever happens to the caller."""
         ending = self._spawn(self._disconnect(connection), f"end {connection.id}")
         await asyncio.wait([ending], timeout=ENDING)
-
-    async def close_old_connections(self) -> None:
-        """Close old database connections, as Channels does, but once a second."""
-        now = self.loop.time()
-        if now >= self._cleaned + CLEANING:
-            self._cleaned = now
-            await aclose_old_connections()
 
     def close_all(self, code: int | None, reason: str | None) -> None:
         """Close every connection."""

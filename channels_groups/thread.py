@@ -8,9 +8,27 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Awaitable, Callable, TypeVar
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
+from channels.db import aclose_old_connections
 from django.db import connections
 
 T = TypeVar("T")
+
+#: Seconds between two looks for old database connections.
+CLEANING = 1
+
+
+class OldConnections:
+    """Closes old database connections, as Channels does, but once a second."""
+
+    def __init__(self) -> None:
+        self._closed = float("-inf")
+
+    async def close(self) -> None:
+        """Close those of the thread in which the caller's sync code runs."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._closed + CLEANING:
+            self._closed = now
+            await aclose_old_connections()
 
 
 def ask(call: Callable[[], T]) -> T:

@@ -74,7 +74,7 @@ def environment(directory):
         "PATH": os.pathsep.join([str(BIN), os.environ["PATH"]]),
         "DJANGO_SETTINGS_MODULE": "settings",
         "PYTHONPATH": str(directory),
-        "PYTHONWARNINGS": "error",
+        "PYTHONWARNINGS": "error,ignore:unclosed database:ResourceWarning",
         "PYTHONDONTWRITEBYTECODE": "1",
         "COLUMNS": "88",
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",

@@ -7,6 +7,7 @@ from functools import partial
 import django
 import pytest
 from asgiref.sync import sync_to_async
+from django.db import connections
 from django.dispatch import Signal
 
 from channels_groups.announcer import (
@@ -207,12 +208,13 @@ async def test_stopping_fires_what_was_announced(signal):
 async def test_a_circle_of_waiting_receivers_is_not_closed(announcer, signal):
     """A's waits for b, b's for c; c's may wait for another, but not for a or b."""
     ready, over = asyncio.Event(), asyncio.Event()
-    seen = []
+    waiting, seen = set(), []
 
     async def receive(group, awaits, **kwargs):
         if awaits:
             with waits_for(awaits):
-                if group.name == "b":
+                waiting.add(group.name)
+                if len(waiting) == 2:
                     ready.set()
                 await over.wait()
             return
@@ -232,3 +234,29 @@ async def test_a_circle_of_waiting_receivers_is_not_closed(announcer, signal):
     await asyncio.wait_for(asyncio.gather(*(one.finished for one in todo)), 5)
     assert seen == ["a", "b", "c"]
     check_not_announcing("a")
+
+
+async def test_the_database_connections_of_sync_receivers_are_looked_after(
+    signal, monkeypatch
+):
+    """In their thread: old ones are closed before receivers, all with the thread."""
+    threads = {"cleaned": [], "received": [], "closed": []}
+
+    def note(name, *_, **__):
+        threads[name].append(threading.get_ident())
+
+    monkeypatch.setattr("channels.db.close_old_connections", partial(note, "cleaned"))
+    receiver = partial(note, "received")
+    signal.connect(receiver)
+    announcer = Announcer()
+    announcer.announce(announcement(signal))
+    await announcer.stop()
+    assert threads["cleaned"] == threads["received"] != []
+
+    monkeypatch.setattr(connections, "close_all", partial(note, "closed"))
+    announcer = Announcer()
+    for _ in range(3):
+        announcer.announce(announcement(signal))
+    await announcer.stop()
+    assert threads["received"][1:] == threads["closed"] * 3
+    assert threads["cleaned"][1:] == threads["closed"]
