@@ -72,8 +72,8 @@ def width_of(text: str) -> int:
 
 
 def _width(char: str) -> int:
-    if unicodedata.combining(char):
-        return 0
+    if unicodedata.category(char) in ("Mn", "Me"):
+        return 0  # It is written over the one before.
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 

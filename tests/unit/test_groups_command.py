@@ -66,12 +66,20 @@ async def test_list(house):
         "Lobby\\n\\x1b[1m        1      0\n"
         "\n2 groups; 3 memberships.\n"
     )
-    assert "1 of 2 groups; 3 memberships." in await groups("list", "--limit", "1")
+    assert (await groups("list", "--limit", "1")).endswith(
+        "\n1 of 2 groups; 3 memberships. --limit shows more of them.\n"
+    )
     only = await groups("list", "--prefix", "Lobby\n")
     assert only.splitlines()[1:] == [
         "Lobby\\n\\x1b[1m        1      0",
         "",
-        "1 of 2 groups; 3 memberships.",
+        "1 group with the prefix 'Lobby\\n'.",
+    ]
+    cut = await groups("list", "--prefix", "Lob", "--limit", "1")
+    assert cut.splitlines()[1:] == [
+        "Lobby        2      1",
+        "",
+        "1 of 2 groups with the prefix 'Lob'. --limit shows more of them.",
     ]
     assert await groups("list", "--prefix", "x") == (
         "There is no group whose name begins with 'x'.\n"

@@ -39,6 +39,12 @@ def test_what_is_left_out_leaves_its_room_to_others():
     assert lines == ["Group        Members", "a longer n…        1"]
 
 
+def test_marks_that_take_no_column_are_not_counted():
+    assert width_of("नमस्ते") == 4
+    assert width_of("กี่") == 1
+    assert width_of("e\u0301") == width_of("1\u20dd") == 1
+
+
 def test_a_table_without_rows_has_titles():
     assert list(render(COLUMNS, [], 80)) == ["Group  Members  Info"]
 

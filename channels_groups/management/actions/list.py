@@ -22,6 +22,8 @@ COLUMNS = [
 
 class List(Action):
     help = "List the groups, those with most members first."
+    #: So many groups have been read.
+    _matched = 0
 
     @staticmethod
     def add_arguments(parser: CommandParser) -> None:
@@ -48,11 +50,18 @@ class List(Action):
             COLUMNS,
             ((name, f"{members:,}", f"{users:,}") for name, members, users in rows),
         )
-        groups = await self.manager.agroup_count()
-        members = await self.manager.amembership_count()
-        shown = f"{len(rows):,} of " if len(rows) < groups else ""
+        if prefix:
+            # Those that changed meanwhile may have been read twice.
+            groups = self._matched if self._matched > limit else len(rows)
+            rest = f" with the prefix {prefix!r}."
+        else:
+            groups = await self.manager.agroup_count()
+            members = await self.manager.amembership_count()
+            rest = f"; {number(members, 'membership')}."
+        is_cut = len(rows) < groups
         self.console.write(
-            f"\n{shown}{number(groups, 'group')}; {number(members, 'membership')}."
+            f"\n{f'{len(rows):,} of ' if is_cut else ''}{number(groups, 'group')}{rest}"
+            f"{' --limit shows more of them.' if is_cut else ''}"
         )
 
     async def _read(self, prefix: str, limit: int | None) -> AsyncIterator[Options]:
@@ -68,6 +77,7 @@ class List(Action):
             self.console.progress(f"{done:,} of {number(len(names), 'group')} …")
 
     def _progress(self, read: int) -> None:
+        self._matched = read
         self.console.progress(f"{number(read, 'group')} read …")
 
 
