@@ -287,9 +287,8 @@ class AsyncGroupStateConsumerMixin(_StateConsumer, AsyncGroupConsumerMixin):
     async def groups_state(self, message: Message) -> None:
         news = self._news(message)
         if news is not None:
-            id = message["viewer"].membership.member.id
             seen = [(one.id, await self._see(one)) for one in news.connections]
-            content = news.content(dict(seen), id)
+            content = news.content(dict(seen), message["viewer"])
             await self.send_json(content)  # type: ignore[attr-defined]
 
     async def groups_left(self, message: Message) -> None:
@@ -329,9 +328,9 @@ class GroupStateConsumerMixin(_StateConsumer, GroupConsumerMixin):
     def groups_state(self, message: Message) -> None:
         news = self._news(message)
         if news is not None:
-            id = message["viewer"].membership.member.id
             seen = {one.id: self.get_group_member(one) for one in news.connections}
-            self.send_json(news.content(seen, id))  # type: ignore[attr-defined]
+            content = news.content(seen, message["viewer"])
+            self.send_json(content)  # type: ignore[attr-defined]
 
     def groups_left(self, message: Message) -> None:
         if self._connection.is_open:

@@ -81,8 +81,10 @@ class News:
         """Everybody of whom the client is shown something."""
         return self.members or (*self.joined, *self.updated)
 
-    def content(self, seen: Mapping[str, dict[str, Any] | None], id: str) -> Message:
-        """Return the message to the client of that id, with what it may see of each."""
+    def content(
+        self, seen: Mapping[str, dict[str, Any] | None], viewer: Viewer
+    ) -> Message:
+        """Return the message to the viewer's client, with what it may see of each."""
 
         def show(connections: Iterable[Connection]) -> list[Message]:
             members = ((one.id, seen[one.id]) for one in connections)
@@ -90,21 +92,25 @@ class News:
                 {**member, "id": id} for id, member in members if member is not None
             ]
 
+        hidden, id = viewer.hidden, viewer.membership.member.id
+        viewer.hide(self, seen)
         about = {"group": self.group.name, "revision": self.revision}
         counts = {"count": self.count, "user_count": self.user_count}
         if self.previous is None:
             members = None if self.members is None else show(self.members)
             about = {**about, "id": id, **counts}
             return {"type": "group.state", **about, "members": members}
-        # Who may not be seen any more has left, as far as the client knows.
-        hidden = [one.id for one in self.updated if seen[one.id] is None]
+        # Who may be seen or not any more has come or gone, as far as the client knows.
+        appeared = [one for one in self.updated if one.id in hidden]
+        gone = [one for one in self.updated if seen[one.id] is None]
+        left = [one.id for one in (*self.left, *gone) if one.id not in hidden]
         return {
             "type": "group.change",
             **about,
             "previous": self.previous,
-            "joined": show(self.joined),
-            "left": [one.id for one in self.left] + hidden,
-            "updated": show(self.updated),
+            "joined": show((*self.joined, *appeared)),
+            "left": left,
+            "updated": show(one for one in self.updated if one.id not in hidden),
             **counts,
         }
 
@@ -557,6 +563,15 @@ class Viewer:
         self._shown: int | None = None
         self._revision = 0
         self._is_told = False
+        #: The ids of members whom the client does not know of: it may not see them.
+        self.hidden: frozenset[str] = frozenset()
+
+    def hide(self, news: News, seen: Mapping[str, Any]) -> None:
+        """Note of whom the client knows nothing after these news."""
+        before = frozenset[str]() if news.previous is None else self.hidden
+        left = {one.id for one in news.left}
+        unseen = {id for id, member in seen.items() if member is None}
+        self.hidden = before - left - seen.keys() | unseen
 
     def tell(self) -> None:
         """Let the consumer show the client what is new, if there is anything."""

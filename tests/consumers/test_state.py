@@ -335,7 +335,7 @@ async def test_what_may_be_seen_of_whom_is_for_the_consumer_to_say(connect):
 
     ann = await connect(Discreet, "room", user_id="ann")
     await aeventually(ann.view)
-    await connect(Discreet, "room", user_id="spy", info={"hidden": True})
+    spy = await connect(Discreet, "room", user_id="spy", info={"hidden": True})
     bob = await connect(Discreet, "room", user_id="bob")
     await aeventually(lambda: ann.view() and len(ann.view().members), equals=2)
     await aeventually(lambda: bob.view() and bob.view().count, equals=3)
@@ -346,6 +346,37 @@ async def test_what_may_be_seen_of_whom_is_for_the_consumer_to_say(connect):
     joined = [one for change in ann.shown[1:] for one in change["joined"]]
     assert joined == [{"id": bob.id, "name": "bob", "mine": False}]
     assert ann.view().count == 3
+    shown = len(ann.shown)
+    await spy.do(lambda consumer: consumer.update_info({"mood": "curious"}))
+    await aeventually(lambda: ann.types()[shown:], equals=["group.change"])
+    id = spy.id
+    await spy.set_group(None)
+    await aeventually(lambda: (ann.view().count, bob.view().count), equals=(2, 2))
+    assert id not in json.dumps(ann.shown + bob.shown)
+    assert len(ann.view().members) == len(bob.view().members) == 2
+
+
+@cases("memory-async", "memory-sync")
+async def test_who_may_be_seen_by_and_by_comes_and_goes(flavour, state_chat, connect):
+    class Discreet(state_chat):
+        def get_group_member(self, connection):
+            hidden = connection.info.get("hidden")
+            return None if hidden else {"name": connection.user_id}
+
+    ann = await connect(Discreet, "room", user_id="ann")
+    spy = await connect(Discreet, "room", user_id="spy", info={"hidden": True})
+    await aeventually(lambda: ann.view() and ann.view().count, equals=2)
+    for hidden, key in [(False, "joined"), (True, "left"), (False, "joined")]:
+        shown = len(ann.shown)
+        await spy.do(lambda consumer, to=hidden: consumer.update_info({"hidden": to}))
+        await aeventually(lambda: ann.types()[shown:], equals=["group.change"])
+        told = {one: ann.shown[-1][one] for one in ("joined", "left", "updated")}
+        entry = spy.id if hidden else {"id": spy.id, "name": "spy"}
+        assert told == {"joined": [], "left": [], "updated": [], key: [entry]}
+    id = spy.id
+    await spy.set_group(None)
+    await aeventually(lambda: ann.view().count, equals=1)
+    assert ann.shown[-1]["left"] == [id]
 
 
 @pytest.fixture
