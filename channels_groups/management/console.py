@@ -106,7 +106,7 @@ class Console:
         """
         if not interactive:
             return
-        if not sys.stdin.isatty():
+        if not (sys.stdin.isatty() and self._err.isatty()):
             raise CommandError(
                 "There is no terminal to ask at; with --no-input nothing is asked."
             )

@@ -338,17 +338,21 @@ async def test_verify_waits_while_the_store_is_written_back(house, monkeypatch):
 async def test_nothing_is_closed_or_changed_unasked(house, monkeypatch, words):
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     with pytest.raises(CommandError, match="--no-input"):
-        await groups(*words)
+        await groups(*words, err=Terminal())
     monkeypatch.setattr(sys, "stdin", Terminal())
+    error = io.StringIO()  # A file, in which nobody would see the question.
+    with pytest.raises(CommandError, match="--no-input"):
+        await groups(*words, err=error)
+    assert "[y/N]" not in error.getvalue()
     for reply in ([""], []):  # And Ctrl-D.
-        error = io.StringIO()
+        error = Terminal()
         monkeypatch.setattr("builtins.input", lambda: reply.pop() if reply else end())
         with pytest.raises(CommandError, match="Nothing was done"):
             await groups(*words, err=error)
         assert error.getvalue().endswith("? [y/N] ")
     assert await get_group("Lobby").acount() == 2
     monkeypatch.setattr("builtins.input", lambda: "y")
-    await groups(*words)
+    await groups(*words, err=Terminal())
 
 
 def end():
