@@ -111,11 +111,12 @@ class Worker:
 
     def _try(self, connection: BaseDatabaseWrapper, job: Job[T]) -> T:
         if self._opened is None:
+            self._close(connection)  # One that could not be prepared.
             connection.ensure_connection()
-            self._opened = connection.connection
             with self._lock:
                 self._socket = _duplicate_socket(connection)
             self._vendor.prepare(connection)
+            self._opened = connection.connection
         return job()
 
     def _is_open(self, connection: BaseDatabaseWrapper) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from channels.layers import InMemoryChannelLayer
 from django.core.management import call_command
-from django.db import connections
+from django.db import DatabaseError, connections
 
 from channels_groups.database import models, verification
 from channels_groups.database.worker import Worker
@@ -240,6 +240,29 @@ async def test_threads_end_with_the_last_who_attaches(lab):
     assert await store.count("room") == 0
     await sync_to_async(lambda: connections[lab.database.alias].close())()
     store.attach()
+
+
+@on_sqlite
+async def test_no_job_is_done_on_a_connection_that_is_not_prepared(lab, monkeypatch):
+    prepared = []
+
+    def prepare(connection):
+        prepared.append(connection.connection)
+        if len(prepared) == 1:
+            raise DatabaseError("not now")
+
+    monkeypatch.setattr(lab.store._vendor, "prepare", prepare)
+    worker = Worker(lab.database.alias, lab.store._vendor, "a worker")
+    jobs = [
+        worker.submit(lambda: connections[lab.database.alias].connection)
+        for _ in range(3)
+    ]
+    await asyncio.wrap_future(worker.stop())
+    with pytest.raises(DatabaseError, match="not now"):
+        jobs[0].result()
+    first, second = prepared
+    assert [job.result() for job in jobs[1:]] == [second, second]
+    assert first is not second
 
 
 @on_sqlite
