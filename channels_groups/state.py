@@ -192,7 +192,7 @@ class States:
                 await asyncio.sleep(TICK)
                 for shard, names in self._shards().items():
                     for start in range(0, len(names), LOOK):
-                        await self._compare(shard, names[start : start + LOOK])
+                        await self._compare_all(shard, names[start : start + LOOK])
         finally:
             self._looking = None
 
@@ -202,6 +202,13 @@ class States:
         for name in self._groups:
             shards[self._store.shard(name)].append(name)
         return shards
+
+    async def _compare_all(self, shard: int, names: list[str]) -> None:
+        """Go on whatever happens: what was missed of other groups is found by this."""
+        try:
+            await self._compare(shard, names)
+        except Exception:
+            logger.exception("Groups' states were not compared; it tries again.")
 
     async def _compare(self, shard: int, names: list[str]) -> None:
         names = [name for name in names if name in self._groups]
@@ -305,9 +312,8 @@ class GroupState:
 
     def _tell(self) -> None:
         self._telling = None
-        self._told_at = self._loop.time()
-        for viewer in self._viewers.values():
-            viewer.tell()
+        if any([viewer.tell() for viewer in self._viewers.values()]):
+            self._told_at = self._loop.time()
 
     # What happens to it
 
@@ -335,7 +341,9 @@ class GroupState:
             summary.revision == self.revision and summary.count != self.count
         ):
             self._read_soon()
-        self._tell()
+        for viewer in self._viewers.values():
+            viewer.tell_all()
+        self._tell_soon()
 
     def _advance(self) -> None:
         """Apply the changes that follow on each other."""
@@ -400,7 +408,8 @@ class GroupState:
         if limit is None:
             return False
         is_counted = self._known and self.members is None
-        return count > (limit * SHRUNK if is_counted else limit)
+        # At the limit of 1 there is no room for a part of it.
+        return count > (max(limit * SHRUNK, 1) if is_counted else limit)
 
     def _count(self, summary: Summary) -> None:
         """Show counts only; list the members again if they have become fewer."""
@@ -461,6 +470,13 @@ class GroupState:
             return await self._read_once()
         except (StoreUnavailable, StoreRebuilding):
             logger.debug("A group's state was not read.", exc_info=True)
+            return False
+        except Exception:
+            logger.exception(
+                "The state of group %r was not read; it tries again.",
+                self.group.name,
+                extra={"alias": self.group.manager.alias, "group": self.group.name},
+            )
             return False
 
     async def _read_once(self) -> bool:
@@ -573,12 +589,18 @@ class Viewer:
         unseen = {id for id, member in seen.items() if member is None}
         self.hidden = before - left - seen.keys() | unseen
 
-    def tell(self) -> None:
-        """Let the consumer show the client what is new, if there is anything."""
+    def tell(self) -> bool:
+        """Let the consumer show the client what is new; return if there is anything."""
         is_behind = self._shown != self._state.steps
         if is_behind and not self._is_told and self._state.shows(self.membership):
             self._is_told = True
             self.membership.connection.ask(self._take)
+        return is_behind
+
+    def tell_all(self) -> None:
+        """Do so if the client has yet to be shown everything: that waits for nobody."""
+        if self._shown is None:
+            self.tell()
 
     def forget(self) -> None:
         """Have everything shown again, within a second."""

@@ -325,6 +325,68 @@ async def test_counts_of_a_large_group_change_at_most_once_a_second(
     await aeventually(lambda: ann.view().count, equals=5)
 
 
+@cases("memory-async")
+async def test_a_limit_of_one_lists_who_is_alone_again(state_chat, connect, configure):
+    configure(STATE_LIMIT=1)
+    ann, bob = [await connect(state_chat, "room") for _ in range(2)]
+    await aeventually(lambda: ann.view() and ann.view().count, equals=2)
+    assert ann.view().members is None
+    await bob.set_group(None)
+    await agree(ann)
+
+
+@cases("memory-async", "core-async")
+async def test_an_interval_holds_also_for_what_a_look_finds(
+    state_chat, connect, configure, monkeypatch
+):
+    """A whole state, which a client has asked for, does not wait for it."""
+    monkeypatch.setattr("channels_groups.state.TICK", 0.02)
+    configure(CHANGE_INTERVAL=1.5)
+    ann, bob = await connect(state_chat, "room"), await connect(state_chat)
+    await agree(ann)
+    now = asyncio.get_running_loop().time
+    began, seen = now(), len(ann.shown)
+    while now() < began + 3:
+        await bob.set_group(None if bob.consumer.group else "room")
+        await asyncio.sleep(0.05)
+    changes = ann.types()[seen:]
+    assert 1 <= len(changes) <= (now() - began) / 1.5 + 1
+    await bob.set_group(None if bob.consumer.group else "room")
+    asked = now()
+    await ann.send_json_to({"type": "group.state", "group": "room"})
+    await aeventually(lambda: ann.types().count("group.state"), equals=2)
+    assert now() < asked + 1
+    await agree(ann)
+
+
+@cases("memory-async")
+async def test_what_nobody_foresaw_ends_no_repair(
+    state_chat, connect, monkeypatch, caplog
+):
+    ann, bob = await connect(state_chat, "room"), await connect(state_chat)
+    await agree(ann)
+    states, broken = ann.consumer._node.states, asyncio.Event()
+
+    async def fail(*args):
+        broken.set()
+        raise KeyError("unforeseen")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MemoryStore, "summaries", fail)
+        await broken.wait()  # A look fails, and then a reading does.
+        broken.clear()
+        states._groups["room"]._read_soon()
+        await broken.wait()
+        patched.setattr("channels_groups.state.States.take_own", lambda *args: None)
+        await bob.set_group("room")
+    await agree(ann, bob)
+    said = {record.getMessage() for record in caplog.records}
+    assert said == {
+        "Groups' states were not compared; it tries again.",
+        "The state of group 'room' was not read; it tries again.",
+    }
+
+
 @async_only
 async def test_what_may_be_seen_of_whom_is_for_the_consumer_to_say(connect):
     class Discreet(AsyncStateChat):
