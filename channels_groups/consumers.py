@@ -99,11 +99,15 @@ class AsyncGroupConsumerMixin(GroupLife):
 
         Channels takes a turn in a thread before each, to close old database
         connections there. It is one thread for all consumers, and a change comes to
-        all members at once: for changes it is done once a second.
+        all members at once: for changes, and states, it is done once a second.
         """
-        if message["type"] == "groups.change":
+        kind = message["type"]
+        if kind == "groups.change":
             await self._node.old_connections.close()
             await self.groups_change(message)
+        elif kind == "groups.state" and self._shows_state:
+            await self._node.old_connections.close()
+            await self.groups_state(message)  # type: ignore[attr-defined]
         else:
             await super().dispatch(message)  # type: ignore[misc]
 

@@ -26,15 +26,12 @@ TRY_AGAIN_LATER = 4013  # what the library sends where daphne refuses 1013
 UNAVAILABLE = "The rooms are out of reach for the moment."
 
 
-class RoomConsumer(AsyncGroupConsumerMixin, AsyncJsonWebsocketConsumer):
+class BaseRoomConsumer(AsyncGroupConsumerMixin, AsyncJsonWebsocketConsumer):
     """One WebSocket in at most one room at a time.
 
     ``protocol`` says what the client may send; anything else is answered by an
-    ``error``, and the connection stays open. Who disconnects has left: only the page
-    is given the time to be loaded again.
+    ``error``, and the connection stays open.
     """
-
-    group_grace = 0
 
     async def connect(self):
         """Join the room of the path, then accept; refuse where it lets nobody in."""
@@ -66,20 +63,6 @@ class RoomConsumer(AsyncGroupConsumerMixin, AsyncJsonWebsocketConsumer):
     def process(self):
         """Return the name of the process that holds this connection."""
         return settings.DEMO_PROCESS_NAME
-
-    # From the group.
-
-    async def group_changed(self, change):
-        """Tell the client who came and who went, and how many are left of it."""
-        if change.group != self.group:
-            return  # a late word about a room that it has left
-        # Within one change everybody joined before anybody left.
-        for kind, members in (("join", change.joined), ("leave", change.left)):
-            for member in members:
-                if member.id != self.connection.id:
-                    name = member.info.get("name", "")
-                    notice = {"id": member.id, "name": name, "count": change.count}
-                    await self.send_json({"type": kind, **notice})
 
     # From the client.
 
@@ -182,16 +165,33 @@ class RoomConsumer(AsyncGroupConsumerMixin, AsyncJsonWebsocketConsumer):
         return {"type": kind, "id": self.connection.id, "name": name, "text": text}
 
 
-class LiveRoomConsumer(AsyncGroupStateConsumerMixin, RoomConsumer):
-    """What the room page itself talks to: a client that keeps the state of its room.
+class RoomConsumer(BaseRoomConsumer):
+    """What others than the page talk to: a client that hears who comes and goes.
 
-    It gets ``group.state`` and ``group.change`` in the place of join and leave.
+    Who disconnects has left: only the page is given the time to be loaded again.
     """
 
-    group_grace = None
+    group_grace = 0
 
     async def group_changed(self, change):
-        """Say nothing: the client has it from the state."""
+        """Tell the client who came and who went, and how many are left of it."""
+        if change.group != self.group:
+            return  # a late word about a room that it has left
+        # Within one change everybody joined before anybody left.
+        for kind, members in (("join", change.joined), ("leave", change.left)):
+            for member in members:
+                if member.id != self.connection.id:
+                    name = member.info.get("name", "")
+                    notice = {"id": member.id, "name": name, "count": change.count}
+                    await self.send_json({"type": kind, **notice})
+
+
+class LiveRoomConsumer(AsyncGroupStateConsumerMixin, BaseRoomConsumer):
+    """What the room page itself talks to: a client that keeps the state of its room.
+
+    It gets ``group.state`` and ``group.change`` in the place of join and leave, and
+    nothing is made of changes for it beside: it has no hooks.
+    """
 
     def get_group_member(self, connection):
         """Return what everybody may see of everybody."""

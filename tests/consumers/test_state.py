@@ -5,12 +5,14 @@ import inspect
 import json
 
 import pytest
+from channels import consumer
 from channels.generic.websocket import (
     AsyncJsonWebsocketConsumer,
     JsonWebsocketConsumer,
 )
 
 from channels_groups.consumers import (
+    AsyncGroupConsumerMixin,
     AsyncGroupStateConsumerMixin,
     GroupStateConsumerMixin,
 )
@@ -18,6 +20,7 @@ from channels_groups.exceptions import StoreUnavailable
 from channels_groups.manager import get_group, get_group_manager
 from channels_groups.stores.memory import MemoryStore
 from channels_groups.testing import simulated_process
+from testproject.rooms.consumers import LiveRoomConsumer, RoomConsumer
 
 from ..helpers.eventually import aeventually
 from ..helpers.views import View
@@ -323,6 +326,32 @@ async def test_counts_of_a_large_group_change_at_most_once_a_second(
     assert set(changes) == {"group.change"}
     await dan.set_group("room")
     await aeventually(lambda: ann.view().count, equals=5)
+
+
+@cases("memory-async")
+async def test_no_turn_in_the_one_thread_is_taken_for_states(connect, monkeypatch):
+    """They come to all members at once."""
+    turns, close = [], consumer.aclose_old_connections
+
+    async def count_turns():
+        turns.append(1)
+        await close()
+
+    ann, bob = await connect(AsyncStateChat, "room"), await connect(AsyncChat)
+    await agree(ann)
+    monkeypatch.setattr(consumer, "aclose_old_connections", count_turns)
+    for name in ["room", None] * 3:
+        await bob.set_group(name)
+        await agree(ann)
+    assert ann.types().count("group.change") == 6
+    assert len(turns) == 6  # Of bob's own messages.
+
+
+@cases("memory-async")
+def test_the_page_of_the_demo_is_told_of_changes_once():
+    """By states: no change is made for hooks that do nothing."""
+    assert RoomConsumer._has_hooks(AsyncGroupConsumerMixin)
+    assert not LiveRoomConsumer._has_hooks(AsyncGroupConsumerMixin)
 
 
 @cases("memory-async")
