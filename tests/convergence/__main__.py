@@ -2,11 +2,11 @@
 
 Two hundred clients over three processes join, leave and update at random, while the
 messages that tell of changes are lost, late and doubled, and processes are killed. In
-every other seed they also reload: a new connection comes after the end of the old one,
-or before it.
+every third seed one is frozen until it has lost its lease, and goes on. In every other
+seed they also reload: a new connection comes after the end of the old one, or before.
 Then it is quiet, and within two seconds each client has to believe what is true. Where
-no process was killed, a reload must have been told of as no leave and no join. The exit
-code is 1 if one did not.
+no process was killed or frozen, a reload must have been told of as no leave and no
+join. The exit code is 1 if one did not.
 """
 
 import argparse

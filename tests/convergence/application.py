@@ -1,9 +1,10 @@
 """The server of the convergence test: rooms with state, on a channel layer that fails.
 
 A WebSocket takes {"do": "join" | "leave" | "update", ...} and answers each with
-{"type": "done", "number"}. Over HTTP /convergence/faults/ says what becomes of the
-messages that tell of changes, /convergence/truth/ what the store has, and
-/convergence/signals/ of whose joins and leaves this process has told since then.
+{"type": "done", "number"}, with "groups" if it was refused. Over HTTP
+/convergence/faults/ says what becomes of the messages that tell of changes,
+/convergence/truth/ what the store has, and /convergence/signals/ of whose joins and
+leaves this process has told since then.
 """
 
 import asyncio
@@ -97,11 +98,12 @@ class Visitor(AsyncGroupStateConsumerMixin, AsyncJsonWebsocketConsumer):
         return self.facts
 
     async def receive_json(self, content, **kwargs):
+        done = {"type": "done", "number": content["number"]}
         try:
             await self.do(**content["order"])
         except StoreUnavailable:
-            pass  # The truth will show what has become of it.
-        await self.send_json({"type": "done", "number": content["number"]})
+            done["groups"] = sorted(self.joined_groups)
+        await self.send_json(done)
 
     async def do(self, kind, group=None, mood=None):
         if kind == "join":

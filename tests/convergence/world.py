@@ -18,10 +18,10 @@ from ..helpers.eventually import aeventually
 from ..helpers.views import View
 
 GROUPS = ["one", "two", "three"]
-GRACE = 2
+GRACE, LEASE = 2, 3
 ENV = {
     "CHANNEL_PREFIX": "convergence",
-    "GROUP_LEASE": "3",
+    "GROUP_LEASE": str(LEASE),
     "GROUP_GRACE": str(GRACE),
     "PYTHONASYNCIODEBUG": "",  # It would be a test of the machine.
 }
@@ -128,6 +128,8 @@ class Visitor:
     def take(self, message):
         if message["type"] == "done":
             self.done = message["number"]
+            if "groups" in message:  # It was refused.
+                self.groups = set(message["groups"])
             self.news.set()
         elif message["type"] == "group.left":
             self.views.pop(message["group"], None)
@@ -157,6 +159,7 @@ class Visitor:
 class Result:
     seed: int
     kills: int
+    freezes: int
     members: int
     seconds: float
     faults: dict
@@ -169,7 +172,7 @@ class Result:
             end = f"{len(self.wrong)} WRONG: {self.wrong[:3]}, {self.wrong[-1]}"
         return (
             f"seed {self.seed}: {faults}, {self.kills} killed, "
-            f"{self.members} memberships: {end}"
+            f"{self.freezes} frozen, {self.members} memberships: {end}"
         )
 
 
@@ -216,11 +219,15 @@ class World:
             one.told, one.was_late = Counter(), False
         victims = dice.sample(self.cluster.nodes, dice.choice([0, 0, 1, 1, 2]))
         deaths = [self.kill(node, dice.uniform(0.2, 2)) for node in victims]
+        # In every third seed another one is taken for dead, and comes back.
+        living = [node for node in self.cluster.nodes if node not in victims]
+        frozen = random.Random(seed).sample(living, int(seed % 3 == 2))
+        absences = [self.freeze(node, dice.uniform(0.2, 2)) for node in frozen]
         visits = [
             self.visit(one, random.Random(f"{seed} {i}"), orders / len(self.visitors))
             for i, one in enumerate(self.visitors)
         ]
-        await asyncio.gather(*visits, *deaths)
+        await asyncio.gather(*visits, *deaths, *absences)
         truth = await self.quiet()
         began = time.monotonic()
         wrong = await self.wait_until_right(truth, within)
@@ -228,9 +235,10 @@ class World:
         seconds = time.monotonic() - began
         if wrong and not await self.wait_until_right(truth, 10):
             wrong.append(f"right only after {time.monotonic() - began:.2f} s")
-        if not victims:
+        if not victims and not frozen:
             wrong += await self.find_flickers(within)
-        result = Result(seed, len(victims), members, seconds, faults, wrong)
+        harmed = len(victims), len(frozen)
+        result = Result(seed, *harmed, members, seconds, faults, wrong)
         await asyncio.gather(*(asyncio.to_thread(self.restart, n) for n in victims))
         return result
 
@@ -265,6 +273,14 @@ class World:
     async def kill(self, node, after):
         await asyncio.sleep(after)
         await asyncio.to_thread(node.kill)
+
+    async def freeze(self, node, after):
+        await asyncio.sleep(after)
+        node.freeze()
+        try:
+            await asyncio.sleep(LEASE + 1)
+        finally:
+            node.thaw()
 
     def restart(self, node):
         node.start()
