@@ -44,7 +44,8 @@ async def main():
                     client = connect(cluster.nodes[number % 3], room, name)
                     visitors[room, name] = await stack.enter_async_context(client)
             await asyncio.to_thread(take_lobby, Path(scratch), cluster)
-            await take_room(Path(scratch), cluster, visitors)
+            await take_room(Path(scratch), cluster, visitors, "room", "desktop")
+            await take_room(Path(scratch), cluster, visitors, "room-phone", "phone")
 
 
 def take_lobby(scratch, cluster):
@@ -55,9 +56,9 @@ def take_lobby(scratch, cluster):
         keep(browser, "lobby")
 
 
-async def take_room(scratch, cluster, visitors):
+async def take_room(scratch, cluster, visitors, name, size):
     """Photograph a room in which people talk."""
-    browser = Browser(scratch / "room")
+    browser = Browser(scratch / name, size=size)
     try:
         query = urlencode({"name": "Anouk"})
         url = f"{cluster.nodes[1].url}/rooms/{quote('Lobby')}/?{query}"
@@ -66,12 +67,12 @@ async def take_room(scratch, cluster, visitors):
         await asyncio.to_thread(
             browser.eventually, lambda: len(browser.find_all("#members li")) == members
         )
-        for name, text in TALK:
-            await visitors["Lobby", name].say(text)
+        for speaker, text in TALK:
+            await visitors["Lobby", speaker].say(text)
             await asyncio.to_thread(
                 browser.eventually, lambda: text in browser.find("#log").text
             )
-        await asyncio.to_thread(keep, browser, "room")
+        await asyncio.to_thread(keep, browser, name)
     finally:
         browser.quit()
 
