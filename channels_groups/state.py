@@ -122,6 +122,7 @@ class States:
         self.limit = manager.settings.state_limit
         self.interval = manager.settings.change_interval
         self._store = manager.store
+        self._alias = manager.alias
         self._loop = asyncio.get_running_loop()
         self._groups: dict[str, GroupState] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -208,7 +209,8 @@ class States:
         try:
             await self._compare(shard, names)
         except Exception:
-            logger.exception("Groups' states were not compared; it tries again.")
+            what = "Groups' states were not compared; it tries again."
+            logger.exception(what, extra={"alias": self._alias, "shard": shard})
 
     async def _compare(self, shard: int, names: list[str]) -> None:
         names = [name for name in names if name in self._groups]
