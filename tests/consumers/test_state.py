@@ -312,7 +312,7 @@ async def test_counts_of_a_large_group_change_at_most_once_a_second(
     configure(STATE_LIMIT=2)
     ann, *_ = [await connect(state_chat, "room") for _ in range(4)]
     dan = await connect(state_chat)
-    await aeventually(lambda: ann.view() and ann.view().members, equals=None)
+    await aeventually(lambda: ann.view() is not None and ann.view().members is None)
     now = asyncio.get_running_loop().time
     began, seen = now(), len(ann.shown)
     while now() < began + 2.5:
