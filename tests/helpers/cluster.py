@@ -1,5 +1,6 @@
 """Server processes of the demo on one Redis, and what may happen to them."""
 
+import io
 import json
 import os
 import re
@@ -141,8 +142,10 @@ class Node:
             with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT) as response:
                 return json.load(response)
         except urllib.error.HTTPError as error:
-            error.close()  # Its socket, which Python 3.10 warns of.
-            raise
+            with error:  # It holds a socket, of which Python 3.10 warns.
+                body = io.BytesIO(error.read())
+            about = error.url, error.code, error.msg, error.headers
+            raise urllib.error.HTTPError(*about, body) from None
 
     def room(self, name: str) -> Any:
         """Return what this process says of a room: name, count, users, members."""
