@@ -43,7 +43,7 @@ KEYS = {
     "run of the server": "run",
 }
 #: They are written when they are needed next.
-WRITTEN_LATER = {"told", "run"}
+WRITTEN_LATER = {"told", "run", "revision"}
 
 
 async def test_flushed(cluster, own_redis):

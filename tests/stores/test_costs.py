@@ -147,7 +147,7 @@ async def test_reading_is_bounded_while_a_large_process_is_dead(lab, dying, witn
 
 @on_core
 async def test_users_are_counted_while_the_dead_are_evicted(lab, dying, monkeypatch):
-    """To one in a thousand, and exactly if there is nothing in between."""
+    """To one in two hundred, and exactly if there is nothing in between."""
     living, large, _ = dying
     store, read, evicted = lab.store, lab.store._read, 0
 
@@ -160,7 +160,7 @@ async def test_users_are_counted_while_the_dead_are_evicted(lab, dying, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(store, "_read", evict_in_between)
         counted = await store.user_count("room")
-    assert counted == pytest.approx(3, abs=DEAD // 1000)
+    assert counted == pytest.approx(3, abs=DEAD // 200)
     assert evicted > DEAD // 10
     assert await store.user_count("room") == 3
     assert await store.users("room") == {"user-0", "ann", "bob"}
