@@ -1,9 +1,11 @@
 """GRACE under faults: who is back in time has never been away."""
 
+from websockets.exceptions import InvalidStatus
+
 from tests.helpers.client import connect
 from tests.helpers.eventually import aeventually
 
-from .laboratory import check, end, leaves, visitors
+from .laboratory import check, end, leaves, pause, visitors
 
 GRACE = {"GROUP_GRACE": "6"}
 
@@ -19,6 +21,15 @@ async def come_back(clients, node):
     back = [await connect(node, one.room, one.name).open() for one in clients]
     assert [one.id for one in back] == [one.id for one in clients]
     return back
+
+
+async def admitted(former, node):
+    """Try to connect once more, as long as the store is not there again."""
+
+    async def open():
+        return await connect(node, former.room, former.name).open()
+
+    return await aeventually(open, ignoring=(InvalidStatus,))
 
 
 async def close(clients, redis):
@@ -157,4 +168,59 @@ async def test_the_next_process_finds_who_lingers(cluster, own_redis):
     await expired(cluster, guests[2:])
     await check(cluster, back)
     await close(back, own_redis)
+    await end(cluster, own_redis)
+
+
+async def test_store_restarted_while_they_linger(cluster, own_redis):
+    """The store is back with its data: they are resumed, or expire once."""
+    one, two = cluster.start("daphne", "uvicorn", env=GRACE)
+    async with visitors([one, two], each=2) as stay:
+        guests = await guests_of(one, "ann", "bob", "cat")
+        await check(cluster, [*stay, *guests])
+        before = len(cluster.events())
+        await close(guests, own_redis)
+        own_redis.save()
+        own_redis.kill()
+        own_redis.start()
+        back = [await admitted(one, two) for one in guests[:4]]
+        assert [one.id for one in back] == [one.id for one in guests[:4]]
+        assert len(cluster.events()) == before
+        await expired(cluster, guests[4:])
+        await check(cluster, [*stay, *back])
+        await close(back, own_redis)
+    await end(cluster, own_redis)
+
+
+async def test_store_away_for_longer_than_the_grace(cluster, own_redis):
+    """Who could not come back in time has left, once, when the store is there again."""
+    one, two = cluster.start("daphne", "uvicorn", env=GRACE)
+    async with visitors([one, two], each=2) as stay:
+        guests = await guests_of(one, "ann", "bob")
+        await check(cluster, [*stay, *guests])
+        await close(guests, own_redis)
+        own_redis.pause()
+        await pause(int(GRACE["GROUP_GRACE"]) + 1)
+        own_redis.resume()
+        await expired(cluster, guests)
+        await check(cluster, stay)
+    await end(cluster, own_redis)
+
+
+async def test_cut_off_while_they_linger(cluster, own_redis, proxy):
+    """Whoever held them may be taken for dead: they outlive it, and its return."""
+    (one,) = cluster.start("daphne", env=GRACE)
+    (two,) = cluster.start("uvicorn", env=GRACE, redis_url=proxy.url)
+    async with visitors([one, two], each=2) as stay:
+        guests = await guests_of(two, "ann", "bob")
+        await check(cluster, [*stay, *guests])
+        await close(guests, own_redis)
+        before = len(cluster.events())
+        proxy.drop()
+        back = await come_back(guests[:2], one)
+        assert len(cluster.events()) == before
+        await aeventually(lambda: len(leaves(cluster, "lost")) == 2, timeout=30)
+        proxy.heal()
+        await expired(cluster, guests[2:])
+        await check(cluster, [*stay, *back])
+        await close(back, own_redis)
     await end(cluster, own_redis)
