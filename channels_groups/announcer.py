@@ -114,8 +114,12 @@ class Announcement:
                 return True
         return False
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What log records tell of it."""
+        return {"alias": self.group.manager.alias, "group": self.group.name}
+
     async def fire(self) -> None:
-        about = {"alias": self.group.manager.alias, "group": self.group.name}
         for signal, arguments in self.signals:
             try:
                 await signal.asend_robust(self.sender, group=self.group, **arguments)
@@ -123,7 +127,8 @@ class Announcement:
                 # asend_robust() of Django 6.0 and before lets through what a receiver
                 # raises that awaits a cancelled task; that of 6.1 passes over it. The
                 # group's queue goes on.
-                logger.exception("A receiver of a signal was cancelled.", extra=about)
+                what = "A receiver of a signal was cancelled."
+                logger.exception(what, extra=self.about)
         self.finish()
 
 
@@ -193,7 +198,12 @@ class Announcer:
         while queue:
             announcement = queue[0]
             _announcing.set(announcement.waiting | {group})
-            await self._old_connections.close()
+            try:
+                await self._old_connections.close()
+            except Exception:
+                # Else the group would have no signals any more.
+                what = "Old database connections were not closed before receivers."
+                logger.exception(what, extra=announcement.about)
             await announcement.fire()
             queue.popleft()
         del self._queues[group]

@@ -41,6 +41,15 @@ async def close(clients, redis):
         await aeventually(lambda: client.zcard(due), equals=len(clients), timeout=30)
 
 
+async def let_linger(cluster, redis, stay, node, *names):
+    """Connect guests and let them go; return them, and how many events there were."""
+    guests = await guests_of(node, *names)
+    await check(cluster, [*stay, *guests])
+    before = len(cluster.events())
+    await close(guests, redis)
+    return guests, before
+
+
 async def expired(cluster, clients):
     """Wait until these have left, each once and as expired."""
     ids = sorted(client.id for client in clients)
@@ -140,10 +149,8 @@ async def test_store_emptied_while_they_linger(cluster, own_redis):
     """They are written back, wherever they are resumed meanwhile."""
     one, two = cluster.start("daphne", "uvicorn", env=GRACE)
     async with visitors([one, two], each=2) as stay:
-        guests = await guests_of(one, "ann", "bob", "cat")
-        await check(cluster, [*stay, *guests])
-        before = len(cluster.events())
-        await close(guests, own_redis)
+        about = cluster, own_redis, stay
+        guests, before = await let_linger(*about, one, "ann", "bob", "cat")
         back = await come_back(guests[:2], two)
         own_redis.flush()
         back += await come_back(guests[2:4], two)
@@ -175,10 +182,8 @@ async def test_store_restarted_while_they_linger(cluster, own_redis):
     """The store is back with its data: they are resumed, or expire once."""
     one, two = cluster.start("daphne", "uvicorn", env=GRACE)
     async with visitors([one, two], each=2) as stay:
-        guests = await guests_of(one, "ann", "bob", "cat")
-        await check(cluster, [*stay, *guests])
-        before = len(cluster.events())
-        await close(guests, own_redis)
+        about = cluster, own_redis, stay
+        guests, before = await let_linger(*about, one, "ann", "bob", "cat")
         own_redis.save()
         own_redis.kill()
         own_redis.start()
@@ -195,9 +200,7 @@ async def test_store_away_for_longer_than_the_grace(cluster, own_redis):
     """Who could not come back in time has left, once, when the store is there again."""
     one, two = cluster.start("daphne", "uvicorn", env=GRACE)
     async with visitors([one, two], each=2) as stay:
-        guests = await guests_of(one, "ann", "bob")
-        await check(cluster, [*stay, *guests])
-        await close(guests, own_redis)
+        guests, _ = await let_linger(cluster, own_redis, stay, one, "ann", "bob")
         own_redis.pause()
         await pause(int(GRACE["GROUP_GRACE"]) + 1)
         own_redis.resume()
@@ -211,10 +214,7 @@ async def test_cut_off_while_they_linger(cluster, own_redis, proxy):
     (one,) = cluster.start("daphne", env=GRACE)
     (two,) = cluster.start("uvicorn", env=GRACE, redis_url=proxy.url)
     async with visitors([one, two], each=2) as stay:
-        guests = await guests_of(two, "ann", "bob")
-        await check(cluster, [*stay, *guests])
-        await close(guests, own_redis)
-        before = len(cluster.events())
+        guests, before = await let_linger(cluster, own_redis, stay, two, "ann", "bob")
         proxy.drop()
         back = await come_back(guests[:2], one)
         assert len(cluster.events()) == before

@@ -260,3 +260,24 @@ async def test_the_database_connections_of_sync_receivers_are_looked_after(
     await announcer.stop()
     assert threads["received"][1:] == threads["closed"] * 3
     assert threads["cleaned"][1:] == threads["closed"]
+
+
+async def test_connections_that_cannot_be_closed_stop_nothing(
+    announcer, signal, monkeypatch, caplog
+):
+    def fail():
+        raise RuntimeError("Deliberately.")
+
+    monkeypatch.setattr("channels.db.close_old_connections", fail)
+    seen = []
+
+    async def receive(number, **kwargs):
+        seen.append(number)
+
+    signal.connect(receive)
+    todo = [announcement(signal, number=number) for number in range(2)]
+    for one in todo:
+        announcer.announce(one)
+    await asyncio.wait_for(asyncio.gather(*(one.finished for one in todo)), 10)
+    assert seen == [0, 1]
+    assert "Old database connections were not closed" in caplog.text

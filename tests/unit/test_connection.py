@@ -343,11 +343,20 @@ async def test_so_does_a_timeout_that_cancels_its_task(server):
 
 
 async def check_that_a_send_times_out(server, send):
-    connection = connect(send)
+    ended = asyncio.Event()
+
+    async def noted(message):
+        try:
+            await send(message)
+        finally:
+            ended.set()
+
+    connection = connect(noted)
     await connection.send(ACCEPT)
     server.reads.clear()
+    ended.clear()
     await write(connection, "a")
-    await asyncio.sleep(0.2)
+    await asyncio.wait_for(ended.wait(), 10)
     server.reads.set()
     await write(connection, "b")
     await aeventually(lambda: server.texts, equals=["b"])
