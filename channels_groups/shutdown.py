@@ -1,12 +1,12 @@
 """Leaving when the process is told to stop.
 
-daphne cancels all applications and stops its reactor as soon as the first has ended;
-but it waits for what was hooked into its shutdown (Twisted's
-``addSystemEventTrigger("before", "shutdown")``). uvicorn ends every application in
-order, but that needs the loop for so long that most members leave late; it tells
-nobody before. So its handlers of the signals are wrapped, see _watch_uvicorn().
-runserver and others just end the process, which ``atexit`` sees. For SIGKILL there is
-the lease.
+Both servers tell nobody before they end what they serve. daphne cancels all
+applications and stops its reactor as soon as the first has ended; uvicorn ends every
+application in order. Either needs the loop for so long that most members leave late.
+So their handlers of the signals are wrapped, see _watch_server().
+Where daphne has none, as when runserver reloads code, it still waits for what was
+hooked into its shutdown (Twisted's ``addSystemEventTrigger("before", "shutdown")``).
+Others just end the process, which ``atexit`` sees. For SIGKILL there is the lease.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ import signal
 import sys
 import threading
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, Iterator
 
 if TYPE_CHECKING:
     from .node import Node
 
 #: Seconds that a process which was told to stop may take to leave.
 TIMEOUT = 5
-#: Seconds of them before uvicorn is told to stop, if they do not leave sooner.
-HEAD_START = 1
+#: Seconds of them before the server is told to stop, if they do not leave sooner.
+HEAD_START = 3
 
 Handler = Callable[[int, "FrameType | None"], None]
 
 _nodes: set[Node] = set()
 _has_frozen = False
+#: What is done when a node's members are out; until then no garbage is collected.
+_leaving: set[asyncio.Future[Any]] = set()
 
 
 class Hook:
@@ -60,7 +62,7 @@ def add(node: Node) -> Hook:
     if not _nodes:
         atexit.register(_leave_at_exit)
     _nodes.add(node)
-    _watch_uvicorn()
+    _watch_server()
     return Hook(node)
 
 
@@ -81,14 +83,28 @@ def remove(hook: Hook) -> None:
 def _begin(node: Node) -> asyncio.Future[Any]:
     """Begin to take a node's members out, as Node.leave_all().
 
-    So many objects become garbage as connections end that a full collection would
-    come amid the leaves, and take longer than they do. What is frozen it passes over.
+    So many objects come and go with it that the collector would run again and again,
+    through all that the process holds, and take as long as the leaves do. What is
+    there by now it passes over afterwards, too, as the consumers end.
     """
     global _has_frozen
     if not _has_frozen:
         gc.freeze()
         _has_frozen = True
-    return node.leave_all()
+    collects = gc.isenabled() or _leaving
+    if collects:
+        gc.disable()
+    leaving = node.leave_all()
+    if collects:
+        _leaving.add(leaving)
+        leaving.add_done_callback(_collect_again)
+    return leaving
+
+
+def _collect_again(left: asyncio.Future[Any]) -> None:
+    _leaving.discard(left)
+    if not _leaving:
+        gc.enable()
 
 
 def _find_reactor() -> Any:
@@ -102,23 +118,32 @@ def _find_reactor() -> Any:
     return reactor if in_its_thread else None
 
 
-def _watch_uvicorn() -> None:
-    """Take SIGTERM and SIGINT before uvicorn does, if it runs in this thread.
+def _watch_server() -> None:
+    """Take SIGTERM and SIGINT before the server does, if it runs in this thread.
 
-    uvicorn 0.54 (and 0.29) has no public way: the lifespan ends after the last
-    connection, the server is unknown to its application, and
-    ``loop.add_signal_handler()`` would take the place of its handler. Nobody else's
-    handler is wrapped, as it need not end the process. uvicorn takes its handlers out
-    when it ends, and ours with them.
+    There is no public way. uvicorn 0.54 (and 0.29): the lifespan ends after the last
+    connection, the server is unknown to its application. Twisted 26.10: daphne's
+    trigger comes before ours. For both, ``loop.add_signal_handler()`` would take the
+    place of their handler. Nobody else's handler is wrapped, as it need not end the
+    process. uvicorn takes its handlers out when it ends, and ours with them.
     """
-    uvicorn = sys.modules.get("uvicorn.server")
-    if uvicorn is None or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
         return
+    wrapped = list(_server_handlers())
     for number in (signal.SIGTERM, signal.SIGINT):
         handler: Any = signal.getsignal(number)
-        if getattr(handler, "__func__", None) is uvicorn.Server.handle_exit:
+        if getattr(handler, "__func__", None) in wrapped:
             loop = asyncio.get_running_loop()
             signal.signal(number, _begin_before(handler, loop))
+
+
+def _server_handlers() -> Iterator[Handler]:
+    """Yield the methods by which the servers that are imported take signals."""
+    if uvicorn := sys.modules.get("uvicorn.server"):
+        yield uvicorn.Server.handle_exit
+    if twisted := sys.modules.get("twisted.internet.base"):
+        yield twisted.ReactorBase.sigTerm
+        yield twisted.ReactorBase.sigInt
 
 
 def _begin_before(handler: Handler, loop: asyncio.AbstractEventLoop) -> Handler:
@@ -133,7 +158,7 @@ def _begin_before(handler: Handler, loop: asyncio.AbstractEventLoop) -> Handler:
 
 
 async def _leave_first(handler: Handler, number: int, frame: FrameType | None) -> None:
-    """Let members leave before uvicorn needs the loop to end all consumers."""
+    """Let members leave before the server needs the loop to end all consumers."""
     loop = asyncio.get_running_loop()
     try:
         leaving = [_begin(node) for node in list(_nodes) if node.loop is loop]

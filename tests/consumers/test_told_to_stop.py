@@ -7,6 +7,7 @@ import signal
 
 import pytest
 import uvicorn
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 
 from channels_groups.connection import LocalConnection
 from channels_groups.manager import get_group
@@ -28,13 +29,38 @@ def uvicorn_here():
         server._captured_signals.clear()  # It would raise them again.
 
 
+class Reactor(AsyncioSelectorReactor):
+    """Twisted's in this process' loop, as daphne runs it."""
+
+    should_exit = False
+
+    def stop(self):
+        self.should_exit = True
+
+
+@contextlib.contextmanager
+def daphne_here():
+    """Give Twisted the signals of this process, as it takes them when it runs."""
+    reactor = Reactor(asyncio.get_running_loop())
+    former = {
+        signal.SIGINT: signal.signal(signal.SIGINT, reactor.sigInt),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, reactor.sigTerm),
+    }
+    try:
+        yield reactor
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("server_here", [uvicorn_here, daphne_here])
 @in_memory
-async def test_members_leave_before_uvicorn_ends_them(
-    told_chat, connect, events, number
+async def test_members_leave_before_the_server_ends_them(
+    told_chat, connect, events, number, server_here
 ):
-    """They hear nothing of it, and may go on until uvicorn has closed their sockets."""
-    with uvicorn_here() as server:
+    """They hear nothing of it, and may go on until their sockets are closed."""
+    with server_here() as server:
         ann = await connect(told_chat, "room")
         bob = await connect(told_chat, "room")
         signal.raise_signal(number)
@@ -67,33 +93,52 @@ async def test_connections_that_come_when_uvicorn_was_told(connect, events):
     assert names[-1] == "destroyed"
 
 
+def hold_commits(monkeypatch):
+    """Let the store answer no commit until the event that is returned is set."""
+    [node] = find_nodes("default")
+    commit, may_commit = node.store.commit, asyncio.Event()
+
+    async def commit_later(*args):
+        await may_commit.wait()
+        return await commit(*args)
+
+    monkeypatch.setattr(node.store, "commit", commit_later)
+    return node, may_commit
+
+
 @in_memory_async
 async def test_nobody_fails_to_join_as_uvicorn_was_told(connect, events, monkeypatch):
-    """Of those who are joining one is with the store, and the others wait.
-
-    uvicorn does not wait for a store that does not answer.
-    """
+    """Of those who are joining one is with the store, and the others wait."""
     with uvicorn_here() as server:
         await connect(AsyncToldChat, "room")
-        [node] = find_nodes("default")
-        commit, may_commit = node.store.commit, asyncio.Event()
-
-        async def commit_later(*args):
-            await may_commit.wait()
-            return await commit(*args)
-
-        monkeypatch.setattr(node.store, "commit", commit_later)
+        node, may_commit = hold_commits(monkeypatch)
         coming = [asyncio.create_task(connect(AsyncToldChat, "room")) for _ in range(3)]
         [shard] = node._shards
         await aeventually(lambda: len(shard.memberships()), equals=4)
         signal.raise_signal(signal.SIGTERM)
-        await aeventually(lambda: server.should_exit, timeout=2)
+        await aeventually(lambda: node.is_told_to_stop)
         assert "leave" not in [one.name for one in events]
         may_commit.set()
         for client in await asyncio.gather(*coming):
             await client.disconnect()
+        await aeventually(lambda: server.should_exit)
     names = [one.name for one in events]
     assert names.count("join") == names.count("leave") == 4
+
+
+@in_memory_async
+async def test_uvicorn_does_not_wait_for_a_store_that_does_not_answer(
+    connect, events, monkeypatch
+):
+    with uvicorn_here() as server:
+        ann = await connect(AsyncToldChat, "room")
+        _, may_commit = hold_commits(monkeypatch)
+        signal.raise_signal(signal.SIGTERM)
+        await aeventually(lambda: server.should_exit)
+        assert "leave" not in [one.name for one in events]
+        may_commit.set()
+        await ann.disconnect()
+    assert [one.name for one in events][-2:] == ["leave", "destroyed"]
 
 
 @in_memory_async
@@ -112,11 +157,12 @@ async def test_another_handler_of_the_signal_is_left_alone(connect):
 
 
 @in_memory_async
-async def test_no_full_collection_comes_amid_the_leaves(connect, events):
-    """What there is by then is frozen until all have left, and not for ever."""
+async def test_no_garbage_is_collected_amid_the_leaves(connect, events):
+    """And what there is by then is frozen until all have left, and not for ever."""
     frozen = []
 
     async def look(**kwargs):
+        assert not gc.isenabled()
         frozen.append(gc.get_freeze_count())
 
     group_leave.connect(look)
@@ -126,12 +172,26 @@ async def test_no_full_collection_comes_amid_the_leaves(connect, events):
             ann = await connect(AsyncToldChat, "room")
             signal.raise_signal(signal.SIGTERM)
             await aeventually(lambda: server.should_exit)
+            assert gc.isenabled()
             await ann.disconnect()
             assert find_nodes("default") == []
     finally:
         group_leave.disconnect(look)
     assert frozen[0] > before + 1000
     assert gc.get_freeze_count() == 0
+
+
+@in_memory_async
+async def test_garbage_that_was_not_collected_before_is_not_afterwards(connect):
+    gc.disable()
+    try:
+        with uvicorn_here() as server:
+            await connect(AsyncToldChat, "room")
+            signal.raise_signal(signal.SIGTERM)
+            await aeventually(lambda: server.should_exit)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 @async_only

@@ -8,7 +8,7 @@ from typing import Any
 
 from .client import Client
 from .cluster import Cluster, Node
-from .events import violations
+from .events import memberships, violations
 from .eventually import aeventually
 
 SETTLE = 30
@@ -84,6 +84,24 @@ async def _hears(client: Client, text: str) -> bool:
 
 def _has_heard(client: Client, text: str) -> bool:
     return any(message.get("text") == text for message in client.received)
+
+
+async def signalled(
+    cluster: Cluster, clients: Sequence[Client], timeout: float = SETTLE
+) -> None:
+    """Wait until the event logs agree with each other and with the truth.
+
+    They may be later than the store: a process whose commit was carried out, and whose
+    connection then broke, asks for the answer again before it fires the signals.
+    """
+
+    async def disagreement() -> list[Any]:
+        events, truth = cluster.events(), expected_rooms(clients)
+        found: list[Any] = [*violations(events)]
+        told = memberships(events)
+        return found if told == truth else [*found, (told, truth)]
+
+    await aeventually(disagreement, equals=[], timeout=timeout)
 
 
 async def quiet(cluster: Cluster) -> list[dict[str, Any]]:
