@@ -1,7 +1,6 @@
 """Memberships that are written into the store directly."""
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from channels_groups import evictor, writer
@@ -74,7 +73,7 @@ class Filler:
         self._joined.clear()
 
     async def _commit(self, operations: list[Any]) -> None:
-        for batch in batches(operations):
+        for batch in writer.batches(operations):
             groups = {one.group for one in batch} if self._in_layer else ()
             entries = {one: [self._entry(one)] for one in groups}
             self._sequence += 1
@@ -90,16 +89,3 @@ class Filler:
         channel = f"{CHANNEL}{self._count:032x}"
         user = f"user-{self._count}" if self._users else None
         return Member(f"{self._count:012x}", channel, user, {}, time.time())
-
-
-def batches(operations: list[Any]) -> Iterator[list[Any]]:
-    """Cut them up as a writer does that finds them all in its queue."""
-    batch: list[Any] = []
-    groups: set[str] = set()
-    for operation in operations:
-        if len(batch) + len(groups) >= writer.BATCH:
-            yield batch
-            batch, groups = [], set()
-        batch.append(operation)
-        groups.add(operation.group)
-    yield batch

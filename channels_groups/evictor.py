@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("channels_groups")
 
 #: Members that one call evicts. A script blocks the server for as long as it runs.
-BATCH = 50
+BATCH = 30
 
 
 class Evictor:

@@ -8,7 +8,15 @@ import secrets
 from collections import deque
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Awaitable, Callable, Iterable, Sequence
+from typing import (
+    TYPE_CHECKING,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Sequence,
+    TypeVar,
+)
 
 from .evictor import Evictor
 from .exceptions import ConnectionClosed, StoreUnavailable
@@ -32,10 +40,10 @@ from .stores.base import (
 if TYPE_CHECKING:
     from .shard import Shard
 
+T = TypeVar("T", bound=Operation)
 logger = logging.getLogger("channels_groups")
 
-#: Operations and groups in one commit: a group costs as much as some operations. A
-#: script blocks the server for as long as it runs.
+#: What a commit may cost, see Load. A script blocks the server for as long as it runs.
 BATCH = 100
 CHANGES = {
     **{"created": 1, "joined": 1, "resumed": 1},
@@ -129,6 +137,37 @@ class Request:
 def _wake(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
+
+
+class Load:
+    """How much a commit is: an operation is 1, its user another, a group 2 more."""
+
+    def __init__(self) -> None:
+        self._groups: set[str] = set()
+        self._cost = 0
+
+    def add(self, operation: Operation) -> None:
+        self._cost += 1 + (operation.member.user_id is not None)
+        if operation.group not in self._groups:
+            self._groups.add(operation.group)
+            self._cost += 2
+
+    @property
+    def is_full(self) -> bool:
+        return self._cost >= BATCH
+
+
+def batches(operations: Iterable[T]) -> Iterator[list[T]]:
+    """Cut operations up into commits, but not a join and the same member's leave."""
+    batch, load = list[T](), Load()
+    for operation in operations:
+        if load.is_full and operation.member is not batch[-1].member:
+            yield batch
+            batch, load = [], Load()
+        batch.append(operation)
+        load.add(operation)
+    if batch:
+        yield batch
 
 
 class Writer:
@@ -375,8 +414,8 @@ class Writer:
         A leave comes in a later one than its join, whose answer may give the
         membership the id of one that is resumed.
         """
-        joining, groups = set(), set[str]()
-        while self._queue and len(self._batch) + len(groups) < BATCH:
+        joining, load = set(), Load()
+        while self._queue and not load.is_full:
             request = self._queue[0]
             if isinstance(request.operation, Leave):
                 if request.membership in joining:
@@ -387,7 +426,7 @@ class Writer:
             self._queue.popleft()
             if not (request.dropped or self._must_wait(request)):
                 self._batch.append(request)
-                groups.add(request.operation.group)
+                load.add(request.operation)
                 if isinstance(request.operation, Join):
                     joining.add(request.membership)
         self._sequence += bool(self._batch)
@@ -627,10 +666,8 @@ class Writer:
             self._acknowledged = self._size = 0
             for group in self._groups.values():
                 group.size = 0
-        held = self._held()
-        for start in range(0, len(held), BATCH // 2):
+        for batch in batches(self._held()):
             self._sequence += 1
-            batch = held[start : start + BATCH // 2]
             answers = await self._store.commit(
                 index,
                 self.incarnation,
@@ -651,8 +688,8 @@ class Writer:
     def _held(self) -> list[Operation]:
         """Return what makes an emptied store hold what this node does.
 
-        What lingers is joined and left once more, both in one batch, whose size is
-        even; the store leaves out what another node has resumed.
+        What lingers is joined and left once more, both in one batch; the store leaves
+        out what another node has resumed.
         """
         held: list[Operation] = []
         now = self._loop.time()

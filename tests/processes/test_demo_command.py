@@ -31,8 +31,7 @@ class Demo:
         kept = {"PATH", "HOME", "PYTHONASYNCIODEBUG"} & set(os.environ)
         env = {**{key: os.environ[key] for key in kept}, **env}
         env["TMPDIR"] = str(directory)  # killed, it cannot tidy up
-        # Two commands at once would both make the tables of the project's own.
-        env["DATABASE"] = str(directory / "db.sqlite3")
+        env.setdefault("DATABASE", str(directory / "db.sqlite3"))
         self.process = ChildProcess(command, self.log_path, cwd=PROJECT, env=env)
 
     @property
@@ -94,6 +93,27 @@ async def test_several_processes_are_one_house(run):
     assert not any(map(is_running, children))
     assert "All processes have ended." in demo.log
     assert "Traceback" not in demo.log
+
+
+async def test_two_that_make_the_tables_at_once(tmp_path):
+    """As on a clean checkout with one terminal for each."""
+    demos, database = [], str(tmp_path / "db.sqlite3")
+    try:
+        for name in "one", "two":
+            (tmp_path / name).mkdir()
+            port = free_ports(1)
+            demos.append(Demo(tmp_path / name, port=port, DATABASE=database))
+        for demo in demos:
+            (url,) = demo.urls(1)
+            async with enter(url) as client:
+                assert client.process == url.rpartition(":")[2]
+        for demo in demos:
+            assert demo.process.interrupt() == 0
+            assert "Traceback" not in demo.log
+    finally:
+        for demo in demos:
+            if demo.process.running:
+                demo.process.terminate()
 
 
 @pytest.mark.parametrize("server", ["daphne", "uvicorn"])

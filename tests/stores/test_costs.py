@@ -82,8 +82,8 @@ async def witness(lab, monkeypatch):
 
 async def commit(node, operations):
     """Commit as many at once as a writer does."""
-    for start in range(0, len(operations), writer.BATCH):
-        await node.commit(*operations[start : start + writer.BATCH])
+    for batch in writer.batches(operations):
+        await node.commit(*batch)
 
 
 @pytest.fixture
@@ -177,16 +177,20 @@ async def test_evicting_is_bounded(lab, dying, witness):
 
 
 @on_core
-@pytest.mark.parametrize("rooms", [1, writer.BATCH // 2])
+@pytest.mark.parametrize("rooms", [1, writer.BATCH])
 async def test_a_batch_is_bounded(lab, witness, rooms):
-    """As large as a writer makes them: see BATCH there."""
-    node, size = await lab.node(), writer.BATCH if rooms == 1 else rooms
-    users = [member(f"m{number}", f"user-{number}") for number in range(size)]
-    names = [f"room-{number % rooms}" for number in range(size)]
+    """As large as a writer makes them."""
+    node = await lab.node()
+    joins = [
+        Join(f"room-{number % rooms}", member(f"m{number}", f"user-{number}"))
+        for number in range(writer.BATCH)
+    ]
+    batch = next(writer.batches(joins))
+    held = {"room-0": (len(batch) if rooms == 1 else 1, None)}
     witness.costs.clear()
-    await node.commit(*map(Join, names, users))
-    await node.renew(holdings=Holdings(1, size, {"room-0": (size // rooms, None)}))
-    await node.commit(*map(Leave, names, users))
+    await node.commit(*batch)
+    await node.renew(holdings=Holdings(1, len(batch), held))
+    await node.commit(*(Leave(one.group, one.member) for one in batch))
     assert len(witness.costs) == 3 and witness.dearest() <= BOUND
 
 

@@ -2,11 +2,13 @@
 
 import os
 import sys
+import time
 
 from daphne.cli import CommandLineInterface
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
 
 from testproject import processes
 
@@ -15,6 +17,8 @@ MAX_MESSAGE = str(4 * 1024 * 1024)
 #: Seconds in which a page is loaded again.
 GRACE = "3"
 APPLICATION = "testproject.asgi:application"
+#: How often to try to migrate, and seconds between, while another demo does the same.
+ATTEMPTS, PAUSE = 20, 0.5
 
 
 class Command(BaseCommand):
@@ -32,7 +36,7 @@ class Command(BaseCommand):
         """Serve until Ctrl-C, SIGTERM or the end of one of the processes."""
         ports = range(port, port + options["processes"])
         check_ports(ports)
-        call_command("migrate", verbosity=0, interactive=False)
+        migrate()
         with (
             processes.scratch() as directory,
             processes.Processes(self.write) as running,
@@ -65,6 +69,19 @@ class Command(BaseCommand):
         """Print at once, for whoever reads our output line by line."""
         self.stdout.write(text, ending="")
         self.stdout.flush()
+
+
+def migrate():
+    """Prepare the database; of two who do so at once, one meets the other's tables."""
+    for _ in range(ATTEMPTS):
+        try:
+            call_command("migrate", verbosity=0, interactive=False)
+        except DatabaseError as error:
+            failed = error
+            time.sleep(PAUSE)
+        else:
+            return
+    raise CommandError(f"The database cannot be migrated: {failed}") from failed
 
 
 def check_ports(ports):
