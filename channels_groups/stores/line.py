@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any
 
 from redis.asyncio import Connection, Redis
 from redis.exceptions import ConnectionError, NoScriptError, TimeoutError
@@ -23,10 +23,15 @@ class Line:
     one leaves the guarding to the caller, who gives each call a time limit.
     """
 
-    def __init__(self, client: Redis, timeout: float) -> None:
-        """``timeout``: what the caller waits for an answer, in seconds."""
-        self._pool = client.connection_pool
+    def __init__(self, client: Redis, timeout: float, borrowed: bool = False) -> None:
+        """``timeout``: what the caller waits for an answer, in seconds.
+
+        Nobody need close one that is ``borrowed`` from the client's pool: it is not
+        given back, and is closed with the pool.
+        """
+        self.client = client
         self._timeout = timeout
+        self.borrowed = borrowed
         self._connection: Connection | None = None
         self.busy = False
 
@@ -38,7 +43,7 @@ class Line:
         """
         self.busy = True
         try:
-            connection = self._connection or self._connect()
+            connection = self._connection or await self._connect()
             await connection.send_packed_command(command, check_health=False)
             return await connection.read_response(disable_decoding=True)
         finally:
@@ -49,9 +54,11 @@ class Line:
         if self._connection:
             await self._connection.disconnect()
 
-    def _connect(self) -> Connection:
-        make: Callable[[], Connection] = self._pool.make_connection
-        connection = make()
+    async def _connect(self) -> Connection:
+        pool: Any = self.client.connection_pool
+        connection: Connection = (
+            await pool.get_connection() if self.borrowed else pool.make_connection()
+        )
         if (connection.socket_timeout or self._timeout) >= self._timeout:
             # The caller's comes first, and redis-py's own costs a task for each call.
             connection.socket_timeout = None

@@ -79,6 +79,8 @@ class RedisStore(BaseStore):
         self._attached: dict[asyncio.AbstractEventLoop, int] = {}
         #: By event loop and shard, as long as the loop is attached.
         self._lines: dict[asyncio.AbstractEventLoop, dict[int, Line]] = {}
+        #: Those of other loops; connections hold their loops.
+        self._borrowed: dict[asyncio.AbstractEventLoop, dict[int, Line]] = {}
         self._reads: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]
         self._reads = WeakKeyDictionary()
 
@@ -471,21 +473,27 @@ class RedisStore(BaseStore):
         args = [self.prefix, *args]
         command, line = script.pack(keys, args), self._line(shard)
         try:
-            if line and not line.busy:
+            if not line.busy:
                 return await line.call(command)
             return await borrow(self.client(shard), command)
         except BROKEN:
             logger.debug("A script goes redis-py's own way.", exc_info=True)
         return await script(self.client(shard), keys, args)
 
-    def _line(self, shard: int) -> Line | None:
-        """Return the connection that this event loop keeps, if it is attached."""
-        lines = self._lines.get(asyncio.get_running_loop())
-        if lines is None:
-            return None
-        if shard not in lines:
-            lines[shard] = Line(self.client(shard), TIMEOUT)
-        return lines[shard]
+    def _line(self, shard: int) -> Line:
+        """Return the connection that this event loop keeps."""
+        loop, client = asyncio.get_running_loop(), self.client(shard)
+        is_attached = loop in self._lines
+        if not is_attached and loop not in self._borrowed:
+            for other in list(self._borrowed):
+                if other.is_closed():  # Nobody tells that a loop is over.
+                    self._borrowed.pop(other, None)
+            self._borrowed[loop] = {}
+        lines = self._lines[loop] if is_attached else self._borrowed[loop]
+        line = lines.get(shard)
+        if line is None or line.borrowed and line.client is not client:
+            line = lines[shard] = Line(client, TIMEOUT, borrowed=not is_attached)
+        return line
 
     async def _in_time(self, call: Awaitable[Any]) -> Any:
         """Await an answer of the server; the only place that maps its errors."""
@@ -503,7 +511,7 @@ class RedisStore(BaseStore):
         pool = self.client(shard).connection_pool
         await self._in_time(pool.disconnect(inuse_connections=False))
         line = self._line(shard)
-        if line and not line.busy:
+        if not line.busy:
             await self._in_time(line.close())
 
     async def _subscribe(self, shard: int, node: Incarnation) -> None:

@@ -126,11 +126,12 @@ async def test_nobody_fails_to_join_as_uvicorn_was_told(connect, events, monkeyp
     assert names.count("join") == names.count("leave") == 4
 
 
+@pytest.mark.parametrize("server_here", [uvicorn_here, daphne_here])
 @in_memory_async
-async def test_uvicorn_does_not_wait_for_a_store_that_does_not_answer(
-    connect, events, monkeypatch
+async def test_the_server_does_not_wait_for_a_store_that_does_not_answer(
+    connect, events, monkeypatch, server_here
 ):
-    with uvicorn_here() as server:
+    with server_here() as server:
         ann = await connect(AsyncToldChat, "room")
         _, may_commit = hold_commits(monkeypatch)
         signal.raise_signal(signal.SIGTERM)
