@@ -583,8 +583,8 @@ def short_pages(kind, server, monkeypatch):
     store = get_group_manager().store
     read = store.node_members
     monkeypatch.setattr(store, "node_members", lambda *args: read(*args, size=2))
-    # A small hash would be listed at once.
-    name = "hash-max-listpack-entries"
+    # A small hash would be listed at once. The name is that of Redis 6, too.
+    name = "hash-max-ziplist-entries"
     with server.client() as client:
         before = client.config_get(name)[name]
         client.config_set(name, 1)
