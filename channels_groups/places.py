@@ -52,6 +52,8 @@ class Places:
         self._tell_entered = entered
         self._tell_settled = settled
         self._lanes: dict[Hashable, Lane] = {}
+        #: The entries of dead channels, which are to be taken out.
+        self._dead: set[Entry] = set()
         #: When each group was entered, in that order.
         self._entered: dict[str, float] = {}
         self.relay = self.renew_relay()
@@ -102,6 +104,7 @@ class Places:
     def discard(self, entries: Iterable[Entry]) -> None:
         """Take the channels of a dead node out of the layer's groups."""
         for entry in entries:
+            self._dead.add(entry)
             lane = self._lane(self._store.host(entry.group))
             lane.add(entry, partial(self._discard, entry))
 
@@ -111,7 +114,7 @@ class Places:
 
     async def abandon(self) -> None:
         """Take this node's channel out of the layer's groups, as far as it is there."""
-        self.discard(self.relay.abandoned(self._groups.values()))
+        self.discard([*self._dead, *self.relay.abandoned(self._groups.values())])
         await self.settle()
 
     async def settle(self) -> None:
@@ -122,6 +125,17 @@ class Places:
         """Break off what is under way, and forget what is to be done."""
         await asyncio.gather(*(lane.stop() for lane in self._lanes.values()))
         self._entered.clear()
+
+    async def end(self) -> None:
+        """Stop, and try once more to take the dead out.
+
+        channels_redis.pubsub remembers them in the process, whoever else is there.
+        """
+        await self.stop()
+        last = (self._discard(entry) for entry in list(self._dead))
+        for error in await asyncio.gather(*last, return_exceptions=True):
+            if error is not None:
+                logger.debug("A dead channel stays in a group.", exc_info=error)
 
     async def _tend(self, group: LocalGroup) -> None:
         if self._groups.get(group.name) is not group:
@@ -158,6 +172,7 @@ class Places:
 
     async def _discard(self, entry: Entry) -> None:
         await self.relay.discard(entry)
+        self._dead.discard(entry)
 
     async def _give_up_strays(self) -> None:
         await self.relay.give_up_strays()

@@ -401,7 +401,7 @@ class Writer:
 
     async def _end(self) -> None:
         self._evictor.stop()
-        await self._places.stop()
+        await self._places.end()
         await self.lease.stop()
         await self._relay.stop()
         await self.abandon()

@@ -16,6 +16,7 @@ from channels_groups.exceptions import StoreUnavailable
 from channels_groups.manager import get_group, get_group_manager
 from channels_groups.node import find_nodes
 from channels_groups.places import Places
+from channels_groups.relay import Relay
 from channels_groups.stores.base import Incarnation
 
 from ..helpers import layers
@@ -241,7 +242,30 @@ async def test_reborn_while_another_host_goes_away(
     assert joins(events, mixed) == 2 and told_of(events, mixed).count("leave") == 1
 
 
-async def evict(node, shard, server, prefix):
+@on_both_layers
+async def test_ended_before_the_dead_were_taken_out(
+    connect, events, servers, wires, away, prefix, monkeypatch
+):
+    """What a host could not be told is told at the end, if it is there again."""
+    (mixed,) = rooms(away, "layer", 1)
+    shard = get_group_manager().store.shard(mixed)
+    client = await connect(AsyncChat)
+    await client.join_group(mixed)
+
+    async def fail(relay, entry):
+        raise StoreUnavailable
+
+    with monkeypatch.context() as patch:
+        patch.setattr("channels_groups.places.RETRY", 3600)
+        patch.setattr(Relay, "discard", fail)
+        with servers[shard].client() as server:
+            await evict(client.consumer._node, shard, server, prefix, losses=1)
+        await aeventually(lambda: joins(events, mixed), equals=2, timeout=20)
+    await client.disconnect()
+    await aeventually(lambda: not find_nodes("default"), timeout=20)
+
+
+async def evict(node, shard, server, prefix, losses=3):
     """Evict a node from one shard, as another process does, which tells of it."""
     writer, other = node._shards[shard]._writer, Incarnation("other", "other!", "1")
     await node.store.register(shard, other, "", 10)
@@ -249,7 +273,7 @@ async def evict(node, shard, server, prefix):
         id = writer.incarnation.id
         server.zadd(f"{prefix}:groups:leases", {id: 1}, xx=True)
         eviction = await node.store.evict(shard, other, 1, id, 10, 1, 100)
-    assert eviction.done and len(eviction.losses) == 3
+    assert eviction.done and len(eviction.losses) == losses
     await node.store.release(shard, other)
 
 
