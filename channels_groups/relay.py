@@ -94,8 +94,21 @@ class Relay:
         for entry in self._others(group):
             await self._call(self._layer.group_add(*entry))
         if not self._store.layer_confirms:
-            await self.hear(group.entries[0].group)
+            await self._hear_in(group)
         group.entered = True
+
+    async def _hear_in(self, group: LocalGroup) -> None:
+        """Hear oneself in a group, or leave it, so that the next try enters it anew.
+
+        channels_redis.pubsub subscribes once, and does not notice if two tasks of it
+        connected to a server that is back and it went to the connection that is not
+        read.
+        """
+        try:
+            await self.hear(group.entries[0].group)
+        except StoreUnavailable:
+            await self.discard(group.entries[0])
+            raise
 
     async def refresh(self, group: LocalGroup) -> None:
         """Add this node to the layer's groups of a group once more."""

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 from channels.layers import get_channel_layer
+from channels_redis.pubsub import RedisSingleShardConnection
 from redis.exceptions import RedisError
 
 from channels_groups import names
@@ -240,6 +241,34 @@ async def test_reborn_while_another_host_goes_away(
     await aeventually(lambda: not find_nodes("default"), timeout=20)
     assert joins(events, here) == 4 and told_of(events, here).count("leave") == 2
     assert joins(events, mixed) == 2 and told_of(events, mixed).count("leave") == 1
+
+
+@cases("pubsub-async")
+async def test_a_subscription_that_was_lost_is_made_again(
+    layer, connect, events, servers, wires, away, prefix, monkeypatch
+):
+    """channels_redis.pubsub believes that it has made it."""
+    (room,) = rooms(away, "nothing", 1)
+    shard = get_group_manager().store.shard(room)
+    client = await connect(AsyncChat)
+    await client.join_group(room)
+    lost, subscribe = [], RedisSingleShardConnection.subscribe
+
+    async def lose(self, channel):
+        if "__group__" in channel and not lost:
+            lost.append(channel)
+            self._subscribed_to.add(channel)
+        else:
+            await subscribe(self, channel)
+
+    monkeypatch.setattr(RedisSingleShardConnection, "subscribe", lose)
+    with servers[shard].client() as server:
+        await evict(client.consumer._node, shard, server, prefix, losses=1)
+    await aeventually(lambda: joins(events, room), equals=2, timeout=20)
+    assert lost == [layer._get_group_channel_name(names.own_name(room))]
+    await aeventually(lambda: hears(client, room), timeout=20)
+    await client.disconnect()
+    await aeventually(lambda: not find_nodes("default"), timeout=20)
 
 
 @on_both_layers
