@@ -146,8 +146,11 @@ class Relay:
 
     async def _give_up_stray_group(self, group: str) -> None:
         # A group that somebody enters meanwhile stays subscribed.
-        await self._call(self._layer.group_add(group, self.channel))
-        await self._call(self._layer.group_discard(group, self.channel))
+        channel = self.channel
+        try:
+            await self._call(self._layer.group_add(group, channel))
+        finally:  # It is remembered in the process even if it was not added.
+            await self.discard(Entry(group, channel))
 
     def groups_of(self, group: str) -> list[str]:
         """Return the layer's groups of a group, the library's own first."""

@@ -6,7 +6,9 @@ from contextlib import contextmanager
 
 import pytest
 import redis
+from channels_redis.pubsub import RedisSingleShardConnection
 
+from channels_groups.exceptions import StoreUnavailable
 from channels_groups.manager import get_group
 from channels_groups.receiver import (
     Receiver,
@@ -126,6 +128,25 @@ async def test_channels_redis_pubsub_still_works_as_find_strays_expects(
     await give_up_stray(layer, two)
     await aeventually(subscribed, equals=[])
     assert find_strays(layer) == ([], [])
+
+
+@cases("pubsub-async")
+async def test_nothing_is_remembered_of_a_stray_that_could_not_be_given_up(
+    layer, connect, monkeypatch
+):
+    """channels_redis.pubsub takes a channel into a group before it subscribes."""
+    client = await connect(AsyncChat, "room")
+    [shard] = client.consumer._node._shards
+    before = dict(layer._get_layer().groups)
+
+    async def fail(self, channel):
+        raise redis.ConnectionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RedisSingleShardConnection, "subscribe", fail)
+        with pytest.raises(StoreUnavailable):
+            await shard._writer._relay._give_up_stray_group("hall")
+    assert layer._get_layer().groups == before
 
 
 @cases("memory-async", "core-async", "pubsub-async")
