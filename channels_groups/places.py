@@ -132,10 +132,13 @@ class Places:
         channels_redis.pubsub remembers them in the process, whoever else is there.
         """
         await self.stop()
-        last = (self._discard(entry) for entry in list(self._dead))
-        for error in await asyncio.gather(*last, return_exceptions=True):
-            if error is not None:
-                logger.debug("A dead channel stays in a group.", exc_info=error)
+        dead = list(self._dead)
+        for start in range(0, len(dead), CALLS):
+            last = map(self._discard, dead[start : start + CALLS])
+            for error in await asyncio.gather(*last, return_exceptions=True):
+                if error is not None:
+                    logger.debug("A dead channel stays in a group.", exc_info=error)
+                    return
 
     async def _tend(self, group: LocalGroup) -> None:
         if self._groups.get(group.name) is not group:

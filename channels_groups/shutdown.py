@@ -4,9 +4,10 @@ Both servers tell nobody before they end what they serve. daphne cancels all
 applications and stops its reactor as soon as the first has ended; uvicorn ends every
 application in order. Either needs the loop for so long that most members leave late.
 So their handlers of the signals are wrapped, see _watch_server().
-Where daphne has none, as when runserver reloads code, it still waits for what was
-hooked into its shutdown (Twisted's ``addSystemEventTrigger("before", "shutdown")``).
-Others just end the process, which ``atexit`` sees. For SIGKILL there is the lease.
+Where something else stops daphne's reactor, it still waits for what was hooked into
+its shutdown (Twisted's ``addSystemEventTrigger("before", "shutdown")``). Others just
+end the process, as runserver does that reloads code; ``atexit`` sees it. For SIGKILL
+there is the lease.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator
 if TYPE_CHECKING:
     from .node import Node
 
-#: Seconds that a process which was told to stop may take to leave.
+#: Seconds for which the end of a process waits for its members to leave.
 TIMEOUT = 5
-#: Seconds of them before the server is told to stop, if they do not leave sooner.
+#: Seconds before that for which the server is not told, if they do not leave sooner.
 HEAD_START = 3
 
 Handler = Callable[[int, "FrameType | None"], None]
@@ -91,20 +92,19 @@ def _begin(node: Node) -> asyncio.Future[Any]:
     if not _has_frozen:
         gc.freeze()
         _has_frozen = True
-    collects = gc.isenabled() or _leaving
-    if collects:
-        gc.disable()
     leaving = node.leave_all()
-    if collects:
+    if gc.isenabled() or _leaving:
+        gc.disable()
         _leaving.add(leaving)
         leaving.add_done_callback(_collect_again)
     return leaving
 
 
 def _collect_again(left: asyncio.Future[Any]) -> None:
-    _leaving.discard(left)
-    if not _leaving:
-        gc.enable()
+    if left in _leaving:
+        _leaving.remove(left)
+        if not _leaving:
+            gc.enable()
 
 
 def _find_reactor() -> Any:
@@ -164,6 +164,8 @@ async def _leave_first(handler: Handler, number: int, frame: FrameType | None) -
         leaving = [_begin(node) for node in list(_nodes) if node.loop is loop]
         if leaving:
             await asyncio.wait(leaving, timeout=HEAD_START)
+            for late in leaving:
+                _collect_again(late)
     finally:
         handler(number, frame)
 

@@ -8,6 +8,7 @@ import signal
 import pytest
 import uvicorn
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+from twisted.internet.base import ReactorBase
 
 from channels_groups.connection import LocalConnection
 from channels_groups.manager import get_group
@@ -41,16 +42,18 @@ class Reactor(AsyncioSelectorReactor):
 @contextlib.contextmanager
 def daphne_here():
     """Give Twisted the signals of this process, as it takes them when it runs."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    former = {number: signal.getsignal(number) for number in numbers}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Of a new process.
     reactor = Reactor(asyncio.get_running_loop())
-    former = {
-        signal.SIGINT: signal.signal(signal.SIGINT, reactor.sigInt),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, reactor.sigTerm),
-    }
+    reactor._installSignalHandlers = True
+    ReactorBase._signalsFactory(reactor).install()  # Not what is for child processes.
     try:
         yield reactor
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+        reactor.disconnectAll()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
