@@ -240,7 +240,8 @@ async def test_told_to_stop_amid_handshakes(cluster, own_redis, proxy, server):
         await aeventually(lambda: sum(client.is_open for client in clients) == 4)
         await check(cluster, clients)
         assert leaves(cluster, "lost") == []
-    await end(cluster, own_redis)
+    # channels_redis core's, of a process that ended as it took a message.
+    await end(cluster, own_redis, excused=["$inflight"])
 
 
 async def test_all_told_to_stop(cluster, own_redis):
