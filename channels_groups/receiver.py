@@ -41,6 +41,7 @@ class Receiver:
         self._buffers = _find_buffers(layer) if beside else None
         #: It ended within the layer's receive(), which has cleaned up then.
         self._cancelled = False
+        self._received = 0
         self._loop = asyncio.get_running_loop()
         self._end: asyncio.Future[None] = self._loop.create_future()
         self._read_on(iter(()))
@@ -58,9 +59,15 @@ class Receiver:
             await give_up(self._layer, self.channel)
 
     async def wait(self, timeout: float) -> bool:
-        """Wait for the end that a StopReceiving brings; return if it came."""
-        done, _ = await asyncio.wait([self._end], timeout=timeout)
-        return bool(done)
+        """Wait for the end that a StopReceiving brings; return if it came.
+
+        It waits its turn: the time begins again as long as messages come before it.
+        """
+        seen = -1
+        while self._received > seen and not self._end.done():
+            seen = self._received
+            await asyncio.wait([self._end], timeout=timeout)
+        return self._end.done()
 
     def _read_on(self, doing: Iterator[Awaitable[None]]) -> None:
         """Let a new task finish what is being done, and read."""
@@ -93,6 +100,7 @@ class Receiver:
                 logger.debug("No message from the layer.", exc_info=True)
                 await asyncio.sleep(RETRY)
                 continue
+            self._received += 1
             doing = self._do(message)
 
     def _do(self, message: dict[str, Any]) -> Iterator[Awaitable[None]]:

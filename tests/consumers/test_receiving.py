@@ -17,6 +17,7 @@ from channels_groups.receiver import (
     give_up,
     give_up_stray,
 )
+from channels_groups.relay import end_receiver
 
 from ..helpers import layers
 from ..helpers.eventually import aeventually
@@ -142,11 +143,77 @@ async def test_nothing_is_remembered_of_a_stray_that_could_not_be_given_up(
     async def fail(self, channel):
         raise redis.ConnectionError
 
+    async def hang(self, channel):
+        await asyncio.sleep(3600)
+
+    relay = shard._writer._relay
     with monkeypatch.context() as patch:
         patch.setattr(RedisSingleShardConnection, "subscribe", fail)
         with pytest.raises(StoreUnavailable):
-            await shard._writer._relay._give_up_stray_group("hall")
+            await relay._give_up_stray_group("hall")
+        assert layer._get_layer().groups == before
+        patch.setattr(RedisSingleShardConnection, "subscribe", hang)
+        giving_up = asyncio.create_task(relay._give_up_stray_group("hall"))
+        await aeventually(lambda: layer._get_layer().groups != before)
+        giving_up.cancel()
+        await asyncio.wait([giving_up])
+        assert giving_up.cancelled()
     assert layer._get_layer().groups == before
+
+
+class SlowLayer:
+    """A layer that takes a while for each message, and must not be cancelled then."""
+
+    def __init__(self):
+        self.queue = asyncio.Queue()
+        self.cancelled = 0
+
+    async def send(self, channel, message):
+        self.queue.put_nowait(message)
+
+    async def receive(self, channel):
+        message = await self.queue.get()
+        try:
+            await asyncio.sleep(0.1)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        return message
+
+
+@cases("memory-async")
+async def test_a_receiver_ends_after_what_came_before_its_end(monkeypatch):
+    """However long that takes: else core would leave a key behind."""
+    layer, handled = SlowLayer(), []
+
+    def handle(message):
+        if message["type"] == "groups.stop":
+            raise StopReceiving
+        handled.append(message["type"])
+
+    monkeypatch.setattr("channels_groups.relay.TIMEOUT", 0.5)
+    receiver = Receiver(layer, "channel", handle)
+    for number in range(20):
+        await layer.send("channel", {"type": str(number)})
+    await end_receiver(layer, receiver)
+    assert handled == [str(number) for number in range(20)]
+    assert layer.cancelled == 0
+
+
+@cases("memory-async")
+async def test_a_receiver_whose_end_was_lost_is_cancelled(monkeypatch):
+    layer = SlowLayer()
+
+    async def lose(channel, message):
+        """As a server that is emptied."""
+
+    monkeypatch.setattr("channels_groups.relay.TIMEOUT", 0.5)
+    receiver = Receiver(layer, "channel", print)
+    await layer.send("channel", {"type": "first"})
+    monkeypatch.setattr(layer, "send", lose)
+    async with timeout(20):
+        await end_receiver(layer, receiver)
+    assert layer.queue.empty()
 
 
 @cases("memory-async", "core-async", "pubsub-async")
